@@ -1,0 +1,1 @@
+"""Integrations of `resilient`, one module each; nothing is imported here."""

@@ -1,0 +1,223 @@
+"""The running call: its attempts, and the time that remains.
+
+An `Attempt` is one execution of the callee, as every strategy around it sees it. Control flow (a retry, a hedge) makes
+its own with `again()`; an attempt is never shared. It is the *current* one (`current_attempt()`) while the callee runs,
+where it has something to say: a repetition, a key, a deadline, a listener, or another current attempt around it.
+
+Time that remains is asked for only on paths that wait: `time_left()` is the least of the attempt's own deadline, that of
+the call around it, and anyio's effective deadline. Mutable state: the context variable `_current`, the counter `_ids`.
+"""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar, cast
+
+import anyio
+
+from resilient import clock
+from resilient._arguments import Duration
+from resilient._arguments import seconds as check_seconds
+from resilient.errors import DeadlineExceeded
+from resilient.observe.events import AttemptFinished, AttemptKind, Event
+from resilient.observe.listeners import Sink, emit, emit_notable
+from resilient.outcome import SUCCESS, Classifier, Verdict, judge
+
+__all__ = ("Attempt", "current_attempt", "deadline", "invoke", "make_current", "time_left")
+
+T = TypeVar("T")
+
+_ids: Final = itertools.count(1)
+_current: ContextVar["Attempt | None"] = ContextVar("resilient_attempt", default=None)
+
+
+class Watch:
+    """What is kept of a call while somebody listens: shared by all of its attempts."""
+
+    __slots__ = ("attempts", "degraded", "listeners")
+
+    def __init__(self, listeners: Sink) -> None:
+        self.listeners = listeners
+        self.attempts = 0
+        self.degraded = False
+
+
+class Attempt:
+    """One execution of the callee.
+
+    Attributes:
+        fn: the callee, with its `args` and `kwargs`.
+        number: 1 for the first attempt of a call.
+        kind: `"original"`, `"retry"`, `"hedge"` or `"transparent_retry"`.
+        key: the key of the call, or None.
+        deadline: when the call must be done, on the clock of `resilient.clock`; infinity where it has no such limit.
+        classifier: says what outcomes mean where a strategy has no classifier of its own, or None.
+        siblings: pairs of a template and the one that takes its place for this call's key, where the pipeline is keyed.
+
+    """
+
+    # Defaults live on the class: a plain attempt sets three attributes and nothing else.
+    number: int = 1
+    kind: AttemptKind = "original"
+    key: str | None = None
+    deadline: float = math.inf
+    classifier: Classifier | None = None
+    siblings: tuple[tuple[Any, Any], ...] = ()
+    watch: Watch | None = None
+    call_id: int = 0
+    plain: bool = True
+    _judged: tuple[object, Classifier | None, Verdict] | None = None
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+
+    def again(self, kind: AttemptKind = "retry") -> "Attempt":
+        """Another attempt of the same call."""
+        other = Attempt.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.number = self.number + 1
+        other.kind = kind
+        other.plain = False
+        other._judged = None  # noqa: SLF001  our own class
+        return other
+
+    def verdict(self, outcome: object, *, error: bool, classifier: Classifier | None = None) -> Verdict:
+        """What the outcome means. It is classified once per attempt and classifier, whoever asks first."""
+        judge_by = classifier or self.classifier
+        if not error and (judge_by is None or judge_by.values is None):
+            return SUCCESS
+        judged = self._judged
+        if judged is not None and judged[0] is outcome and judged[1] is judge_by:
+            return judged[2]
+        verdict = judge(judge_by, outcome, error=error)
+        self._judged = (outcome, judge_by, verdict)
+        return verdict
+
+    def sibling(self, template: T) -> T:
+        """What to use in place of `template`: that of this call's key, where the pipeline is keyed."""
+        for other, sibling in self.siblings:
+            if other is template:
+                return cast("T", sibling)
+        return template
+
+    def identify(self) -> int:
+        """The number of the call, given when it is first needed."""
+        if not self.call_id:
+            self.call_id = next(_ids)
+        return self.call_id
+
+    def notify(self, event: Event) -> None:
+        """Tell an event that an operator must see."""
+        watch = self.watch
+        emit_notable(watch.listeners if watch is not None else (), event)
+
+    def forget_verdict(self) -> None:
+        """Let go of the outcome that was judged last, so that its frames can be freed."""
+        self._judged = None
+
+    def __repr__(self) -> str:
+        key = f" for {self.key!r}" if self.key is not None else ""
+        return f"<Attempt {self.number} ({self.kind}){key}>"
+
+
+def make_current(attempt: Attempt | None) -> Attempt | None:
+    """Make an attempt the current one; returns the one that was, to be put back."""
+    outer = _current.get()
+    _current.set(attempt)
+    return outer
+
+
+def _no_call() -> None:  # pragma: no cover  it stands for "outside of any call" and is never called
+    pass
+
+
+_OUTSIDE: Final = Attempt(_no_call)
+
+
+def current_attempt() -> Attempt:
+    """The attempt that runs now. Outside of any call: a first, original one without key or deadline.
+
+    Read `number`, `kind` and `key` of it, in a log line of your own or to send the number along as a header.
+    """
+    return _current.get() or _OUTSIDE
+
+
+def invoke(attempt: Attempt) -> Any:
+    """Call the callee: the innermost step of everything. What it returns is to be awaited."""
+    if attempt.plain and _current.get() is None:
+        kwargs = attempt.kwargs
+        return attempt.fn(*attempt.args, **kwargs) if kwargs else attempt.fn(*attempt.args)
+    return _invoke_as_current(attempt)
+
+
+async def _invoke_as_current(attempt: Attempt) -> Any:
+    outer = _current.get()
+    started = clock.now()
+    _current.set(attempt)
+    try:
+        value = await attempt.fn(*attempt.args, **(attempt.kwargs or {}))
+    except BaseException as error:
+        if attempt.watch is not None:
+            _tell_finished(attempt, attempt.watch, started, error, failed=True)
+        raise
+    finally:
+        _current.set(outer)  # two sets are cheaper than a set and a reset
+    if attempt.watch is not None:
+        _tell_finished(attempt, attempt.watch, started, value, failed=False)
+    return value
+
+
+def _tell_finished(attempt: Attempt, watch: Watch, started: float, outcome: object, *, failed: bool) -> None:
+    watch.attempts += 1
+    emit(
+        watch.listeners,
+        AttemptFinished(
+            at=clock.now(),
+            key=attempt.key,
+            call_id=attempt.identify(),
+            number=attempt.number,
+            kind=attempt.kind,
+            started=started,
+            verdict=attempt.verdict(outcome, error=failed),
+            error=type(outcome).__name__ if failed else "",
+        ),
+    )
+
+
+def time_left(limit: float = math.inf) -> float:
+    """Seconds that remain for a wait: until `limit` (on the library's clock), the deadline of the call around, or
+    anyio's effective deadline, whichever comes first. Infinity where nothing limits it; it may be negative.
+    """
+    enclosing = _current.get()
+    if enclosing is not None and enclosing.deadline < limit:
+        limit = enclosing.deadline
+    left = anyio.current_effective_deadline() - anyio.current_time()
+    return min(left, limit - clock.now()) if limit < math.inf else left
+
+
+@contextlib.contextmanager
+def deadline(seconds: Duration) -> Iterator[anyio.CancelScope]:
+    """Give all calls in the block one budget of time: `with deadline(5.0): ...`.
+
+    What still runs when it is used up is cancelled; every wait of a strategy inside (backoff, queue, tokens) gives up
+    at once where it could not finish in time. A nested deadline can only shorten the outer one.
+
+    Args:
+        seconds: how long the block may take, in seconds (float or `timedelta`), at least 0.
+
+    Yields:
+        The cancel scope that holds the deadline.
+
+    Raises:
+        DeadlineExceeded: the block was cut off. A cancellation from outside passes through untouched.
+
+    """
+    limit = check_seconds("seconds", seconds)
+    with anyio.CancelScope(deadline=anyio.current_time() + limit) as scope:
+        yield scope
+    if scope.cancelled_caught:
+        raise DeadlineExceeded(limit)

@@ -1,0 +1,180 @@
+"""The exceptions of the toolkit.
+
+    ResilienceError
+    ├── Rejected                 a strategy refused to run the callee: nothing was sent
+    │   ├── CircuitOpen          the breaker is open, isolated, or has all its probes out
+    │   ├── BulkheadFull         no permit is free, and none came free in time
+    │   └── RateLimited          no token is there, and none will be in time
+    ├── TimeoutExceeded          a `Timeout` cut the call off (also a `TimeoutError`)
+    │   └── DeadlineExceeded     the deadline of the call, or of a `deadline()` block, has passed
+    └── RetryableError           raised by a callee to say: trying again may help
+
+A callee's own exceptions are never wrapped: after the last attempt the same object surfaces.
+Errors carry data; the message is made from it when somebody reads it. The arguments of each class
+are positional, so that its instances can be pickled and copied.
+"""
+
+from typing import ClassVar
+
+__all__ = (
+    "BulkheadFull",
+    "CircuitOpen",
+    "DeadlineExceeded",
+    "RateLimited",
+    "Rejected",
+    "ResilienceError",
+    "RetryableError",
+    "TimeoutExceeded",
+)
+
+
+class ResilienceError(Exception):
+    """The base of every exception that this library raises on its own account."""
+
+
+class Rejected(ResilienceError):
+    """A strategy refused to run the callee. Nothing was sent, so trying elsewhere or later is safe.
+
+    Attributes:
+        strategy: the name of the strategy that refused.
+        retry_after: seconds until asking again may succeed, or None where that is not known.
+        key: the key of the call, or None.
+        reason: the stable reason code of the class.
+
+    """
+
+    reason: ClassVar[str] = "rejected"
+
+    def __init__(self, strategy: str = "", retry_after: float | None = None) -> None:
+        super().__init__(strategy, retry_after)
+        self.strategy = strategy
+        self.retry_after = retry_after
+        self.key: str | None = None
+
+    def __str__(self) -> str:
+        called = f" for {self.key!r}" if self.key is not None else ""
+        hint = "" if self.retry_after is None else f"; ask again in {self.retry_after:.3g} s"
+        return f"{self.strategy or type(self).__name__}{called}: {self._why()}{hint}"
+
+    def _why(self) -> str:
+        return "the call was refused and not sent"
+
+
+class CircuitOpen(Rejected):
+    """The circuit breaker lets nothing through at the moment.
+
+    Attributes:
+        state: the state that refused: `"open"`, `"half_open"` (all probes are out) or `"isolated"`.
+        rejections: how many calls this opening of the breaker has refused so far, this one included.
+
+    """
+
+    reason: ClassVar[str] = "circuit_open"
+
+    def __init__(
+        self,
+        strategy: str = "",
+        retry_after: float | None = None,
+        state: str = "open",
+        rejections: int = 1,
+    ) -> None:
+        super().__init__(strategy, retry_after)
+        self.args = (strategy, retry_after, state, rejections)
+        self.state = state
+        self.rejections = rejections
+
+    def _why(self) -> str:
+        if self.state == "isolated":
+            return "the circuit is isolated by hand, the call was not sent; close() or reset() it to let calls through"
+        if self.state == "half_open":
+            return "the circuit is half-open and its probes are out, the call was not sent"
+        return "the circuit is open, the call was not sent"
+
+
+class BulkheadFull(Rejected):
+    """All permits of the bulkhead are out, and its queue is full or the wait was too long.
+
+    Attributes:
+        active: permits that are out.
+        queued: callers that wait.
+        waited: seconds that this caller waited; 0.0 where it did not.
+
+    """
+
+    reason: ClassVar[str] = "bulkhead_full"
+
+    def __init__(
+        self,
+        strategy: str = "",
+        retry_after: float | None = None,
+        active: int = 0,
+        queued: int = 0,
+        waited: float = 0.0,
+    ) -> None:
+        super().__init__(strategy, retry_after)
+        self.args = (strategy, retry_after, active, queued, waited)
+        self.active = active
+        self.queued = queued
+        self.waited = waited
+
+    def _why(self) -> str:
+        waited = f" after a wait of {self.waited:.3g} s" if self.waited else ""
+        return f"all {self.active} permits are out and {self.queued} callers wait, the call was not sent{waited}"
+
+
+class RateLimited(Rejected):
+    """The rate limiter has no token now, and the next one comes too late for this call."""
+
+    reason: ClassVar[str] = "rate_limited"
+
+    def _why(self) -> str:
+        return "the rate limit is reached, the call was not sent"
+
+
+class TimeoutExceeded(ResilienceError, TimeoutError):
+    """A `Timeout` cut the call off.
+
+    Attributes:
+        seconds: the limit that was reached, in seconds.
+
+    """
+
+    reason: ClassVar[str] = "timeout"
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"the call did not finish within {self.seconds:.3g} s"
+
+
+class DeadlineExceeded(TimeoutExceeded):
+    """The deadline has passed: nothing that is bound by it can be finished or started any more."""
+
+    reason: ClassVar[str] = "deadline"
+
+    def __str__(self) -> str:
+        return f"the deadline of {self.seconds:.3g} s has passed"
+
+
+class RetryableError(ResilienceError):
+    """Raise it in a callee (`raise RetryableError("busy") from error`) to say that trying again may help.
+
+    Any exception of your own with an attribute `retryable: bool` speaks for itself in the same way; one with
+    `retry_after: float` (seconds) says when.
+
+    Attributes:
+        retryable: True.
+        retry_after: seconds before which trying again is useless, or None.
+
+    """
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, message: object = "", retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -1,0 +1,212 @@
+"""The events: typed records of something that happened.
+
+An event is made after the fact, outside of every critical section, and handed to listeners (`resilient.observe.listeners`).
+*Notable* ones (a retry, a rejection, a change of state, ...) are what an operator must see and are always made;
+*routine* ones (`AttemptFinished`, `CallFinished`) are made only while somebody listens, so that a success costs nothing.
+Times are seconds on the clock of `resilient.clock`. Texts never hold a query, a credential, a header or a body.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from resilient.outcome import Verdict
+
+__all__ = (
+    "AttemptFinished",
+    "AttemptKind",
+    "BreakerStateChanged",
+    "BudgetDecision",
+    "CallFinished",
+    "CallRejected",
+    "Event",
+    "FallbackUsed",
+    "RetryScheduled",
+    "RetryStopped",
+    "TimedOut",
+)
+
+AttemptKind = Literal["original", "retry", "hedge", "transparent_retry"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """The base of all events.
+
+    Attributes:
+        at: when, in seconds on the clock of `resilient.clock`.
+        key: the key of the call, or None.
+        call_id: which call: a number that all events of one call share; 0 for what belongs to no call.
+
+    """
+
+    at: float
+    key: str | None = None
+    call_id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFinished(Event):
+    """An execution of the callee has ended.
+
+    Attributes:
+        number: 1 for the first attempt of the call.
+        kind: why it was made.
+        started: when it began, in seconds on the clock.
+        verdict: what its outcome means.
+        error: the type of the exception, or "" where it returned.
+
+    """
+
+    number: int
+    kind: AttemptKind
+    started: float
+    verdict: Verdict
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled(Event):
+    """An attempt failed and another one follows after a delay.
+
+    Attributes:
+        number: the attempt that failed.
+        attempts: how many are allowed in total, or None where only the deadline bounds them.
+        verdict: why it is tried again.
+        error: the type of the exception, or "" where a value asks for the retry.
+        delay: seconds of wait before the next attempt.
+        delay_source: who chose the delay: "backoff", or "server" (a Retry-After, say), or "none" (a transparent retry).
+        time_left: seconds that remain on the deadline, or None where there is none.
+        budget_left: retries that the budget would still pay for, or None where there is none.
+
+    """
+
+    number: int
+    attempts: int | None
+    verdict: Verdict
+    error: str
+    delay: float
+    delay_source: Literal["backoff", "server", "none"]
+    time_left: float | None = None
+    budget_left: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryStopped(Event):
+    """A call whose attempts failed gets no further one: its last outcome surfaces.
+
+    Attributes:
+        attempts: how many were made.
+        reason: `attempts_exhausted`, `budget_exhausted`, `deadline`, `retry_after_too_long`, `not_retryable`, `aborted`,
+            or `not_replayable`.
+        verdict: what the last outcome means.
+        error: the type of the last exception, or "".
+
+    """
+
+    attempts: int
+    reason: str
+    verdict: Verdict
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRejected(Event):
+    """A strategy refused to run the callee.
+
+    Attributes:
+        strategy: its name.
+        reason: the stable code, e.g. `circuit_open`.
+        retry_after: seconds until asking again may succeed, or None.
+        nth: which refusal in a row this is, where the strategy counts them (an open breaker does); else 1.
+
+    """
+
+    strategy: str
+    reason: str
+    retry_after: float | None = None
+    nth: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerStateChanged(Event):
+    """A circuit breaker changed its state.
+
+    Attributes:
+        strategy: its name.
+        old: the state before.
+        new: the state now.
+        why: e.g. `failure_rate`, `slow_rate`, `consecutive_failures`, `trip`, `open_elapsed`, `probes_succeeded`, `probe_failed`,
+            `by_hand`, `retry_after`.
+        open_for: seconds that it will stay open, where it opens; else None.
+        rejections: calls refused since it opened, where it closes; else 0.
+
+    """
+
+    strategy: str
+    old: str
+    new: str
+    why: str
+    open_for: float | None = None
+    rejections: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOut(Event):
+    """A `Timeout` cut an attempt or a call off.
+
+    Attributes:
+        seconds: its limit.
+
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackUsed(Event):
+    """A fallback took the place of a failed outcome: the call is degraded.
+
+    Attributes:
+        verdict: what the outcome meant that was replaced.
+        error: the type of its exception, or "".
+
+    """
+
+    verdict: Verdict
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetDecision(Event):
+    """A retry budget was asked for a retry or a hedge.
+
+    Attributes:
+        allowed: its answer.
+        cost: what the retry costs.
+        left: what remains, in retries.
+
+    """
+
+    allowed: bool
+    cost: float
+    left: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFinished(Event):
+    """A call has ended as its user sees it.
+
+    Attributes:
+        started: when it began, in seconds on the clock.
+        reason: the reason code of its final outcome.
+        error: the type of the exception that surfaced, or "".
+        attempts: how many attempts were made.
+        degraded: whether a fallback stands in for the outcome.
+
+    """
+
+    started: float
+    reason: str
+    error: str = ""
+    attempts: int = 1
+    degraded: bool = field(default=False)

@@ -1,0 +1,103 @@
+"""Who hears events.
+
+A listener is any callable that takes an event. It hears the calls of the whole process (`add_listener`), or those that
+are made inside a block in the same task and its children (`listening`). It is called synchronously, outside of critical
+sections; one that raises is reported once and never breaks the call. A class with one method per event is made a
+listener by `Dispatch`.
+
+All mutable state: the tuple `_everywhere`, the context variable `_here`, the set of listeners that were `_reported`,
+and `notable`, where the logs plug in.
+"""
+
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, Final
+
+from resilient.observe.events import Event
+
+__all__ = ("Dispatch", "Listener", "Sink", "add_listener", "emit", "emit_notable", "listening", "remove_listener", "sink")
+
+Listener = Callable[[Event], object]
+"""A callable that takes an event; what it returns is ignored."""
+
+Sink = tuple[Listener, ...]
+"""All listeners of one call; empty where nobody listens."""
+
+_everywhere: Sink = ()
+_here: ContextVar[Sink] = ContextVar("resilient_listeners", default=())
+_reported: set[int] = set()
+notable: list[Listener] = []
+"""Listeners that hear notable events even when nobody else listens: the logs."""
+
+_CAMEL: Final = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+def add_listener(listener: Listener) -> None:
+    """Let `listener` hear every event of the process, from the next call on. Adding it twice changes nothing."""
+    global _everywhere  # noqa: PLW0603  a tuple that is replaced, never changed: a call keeps the one it started with
+    if not callable(listener):
+        msg = f"listener={listener!r}: expected a callable that takes an event"
+        raise TypeError(msg)
+    if listener not in _everywhere:
+        _everywhere = (*_everywhere, listener)
+
+
+def remove_listener(listener: Listener) -> None:
+    """Undo `add_listener`; unknown listeners are ignored."""
+    global _everywhere  # noqa: PLW0603  see add_listener
+    _everywhere = tuple(other for other in _everywhere if other is not listener and other != listener)
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Let `listener` hear the events of calls made inside the block, by this task and the tasks that it starts."""
+    token = _here.set((*_here.get(), listener))
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+def sink() -> Sink:
+    """All who listen to a call that starts now."""
+    here = _here.get()
+    return _everywhere + here if here else _everywhere
+
+
+def emit(listeners: Sink, event: Event) -> None:
+    """Hand an event to each listener."""
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:  # noqa: BLE001  a broken listener must not break the call
+            _report(listener)
+
+
+def emit_notable(listeners: Sink, event: Event) -> None:
+    """Hand an event that an operator must see to the logs and to each listener."""
+    if notable:
+        emit(tuple(notable), event)
+    emit(listeners, event)
+
+
+def _report(listener: Listener) -> None:
+    if id(listener) not in _reported:
+        _reported.add(id(listener))
+        logging.getLogger("resilient").exception("the listener %r raised; this is reported once, the call goes on", listener)
+
+
+class Dispatch:
+    """A listener that calls one method per type of event: `on_retry_scheduled(event)` for a `RetryScheduled`, and so on.
+
+    Subclass it and write the methods that you need; `on_event` hears what has none.
+    """
+
+    def __call__(self, event: Event) -> None:
+        method: Any = getattr(self, "on_" + _CAMEL.sub("_", type(event).__name__).lower(), self.on_event)
+        method(event)
+
+    def on_event(self, event: Event) -> None:
+        """Hear an event that has no method of its own."""

@@ -1,0 +1,231 @@
+"""Outcomes, what they mean, and who says so.
+
+An `Outcome` is what an attempt ended with. A `Verdict` is what that means: its `kind` says whether trying again
+makes sense, its `health` what breakers and adaptive limits learn from it, its `reason` is a stable code. A
+`Classifier` turns one into the other. Retry and health are separate on purpose: a POST whose answer was lost must
+not be sent again (`PERMANENT`) and yet tells that the service is unwell (`UNHEALTHY`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Generic, TypeVar
+
+from resilient.errors import DeadlineExceeded, Rejected
+
+__all__ = (
+    "ABANDONED",
+    "CANCELLED",
+    "SUCCESS",
+    "Classifier",
+    "Health",
+    "Kind",
+    "On",
+    "Outcome",
+    "Verdict",
+    "error_matcher",
+    "failure_on",
+    "judge",
+    "own_word",
+    "retry_after_of",
+    "retry_on",
+)
+
+T = TypeVar("T")
+
+
+class Kind(Enum):
+    """What may be done after an outcome."""
+
+    SUCCESS = "success"
+    """It worked."""
+    RETRYABLE = "retryable"
+    """It may work if tried again, and trying again is allowed."""
+    PERMANENT = "permanent"
+    """Trying again cannot help, or is not safe."""
+    ABORT = "abort"
+    """Stop everything now: cancelled, or the caller's own deadline has passed."""
+
+
+class Health(Enum):
+    """What an outcome tells about the one who was called."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    NEUTRAL = "neutral"
+    """Nothing: cancelled, refused on our side, throttled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What an attempt ended with: a value, or an exception.
+
+    Attributes:
+        value: what the callee returned; None where it raised.
+        error: what the callee raised; None where it returned.
+
+    """
+
+    value: T | None = None
+    error: BaseException | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the callee raised."""
+        return self.error is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an outcome means.
+
+    Attributes:
+        kind: whether trying again makes sense.
+        health: what breakers and adaptive limits learn.
+        reason: a stable code, see the page on reason codes.
+        retry_after: seconds before which trying again is useless (a hint of the server), or None.
+        throttled: the callee said that it gets too many calls.
+        transparent: the attempt certainly never left this process: one more try is free.
+
+    """
+
+    kind: Kind
+    health: Health
+    reason: str
+    retry_after: float | None = None
+    throttled: bool = False
+    transparent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """Says what outcomes mean. It has two parts, so that a success costs nothing where values need no judgement.
+
+    `first | second` asks `second` where `first` has no opinion.
+
+    Attributes:
+        errors: from an exception to a verdict, or None for "no opinion".
+        values: from a returned value to a verdict, or None for "no opinion"; None where every value is a success.
+
+    """
+
+    errors: Callable[[Exception], Verdict | None]
+    values: Callable[[Any], Verdict | None] | None = None
+
+    def __or__(self, other: "Classifier") -> "Classifier":
+        mine, others = self.values, other.values
+        values = mine or others
+        if mine is not None and others is not None:
+            values = lambda value: mine(value) or others(value)  # noqa: E731  a def would hide the symmetry with errors
+        return Classifier(lambda error: self.errors(error) or other.errors(error), values)
+
+
+On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
+"""Which exceptions: a type, a tuple of types, or a predicate."""
+
+SUCCESS: Final = Verdict(Kind.SUCCESS, Health.HEALTHY, "success")
+CANCELLED: Final = Verdict(Kind.ABORT, Health.NEUTRAL, "cancelled")
+ABANDONED: Final = Verdict(Kind.ABORT, Health.NEUTRAL, "abandoned")
+"""A stream that was closed early, or lost: it tells nothing."""
+
+_DEADLINE: Final = Verdict(Kind.ABORT, Health.NEUTRAL, "deadline")
+_CLASSIFIER_RAISED: Final = Verdict(Kind.ABORT, Health.NEUTRAL, "classifier_raised")
+_UNKNOWN: Final = Verdict(Kind.ABORT, Health.NEUTRAL, "unknown_verdict")
+_UNCLASSIFIED: Final = Verdict(Kind.PERMANENT, Health.UNHEALTHY, "error")
+_PERMANENT: Final = Verdict(Kind.PERMANENT, Health.UNHEALTHY, "permanent_error")
+_ANSWERED: Final = Verdict(Kind.PERMANENT, Health.HEALTHY, "permanent_error")
+
+
+def error_matcher(name: str, on: On) -> Callable[[Exception], bool]:
+    """A predicate from `on`. Types match a rejection only where they name one: `Exception` does not.
+
+    Raises:
+        TypeError: `on` is neither a type of exception, nor a tuple of them, nor callable.
+
+    """
+    types = on if isinstance(on, tuple) else (on,)
+    if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in types):
+        rejections = tuple(kind for kind in types if issubclass(kind, Rejected))  # type: ignore[arg-type]  # checked above
+        return lambda error: isinstance(error, rejections if isinstance(error, Rejected) else types)  # type: ignore[arg-type]
+    if isinstance(on, tuple) or isinstance(on, type) or not callable(on):
+        msg = f"{name}={on!r}: expected a type of exception, a tuple of them, or a predicate, e.g. {name}=(OSError, TimeoutError)"
+        raise TypeError(msg)
+    return on
+
+
+def judge(classifier: Classifier | None, outcome: object, *, error: bool) -> Verdict:
+    """The verdict on an outcome, whatever the classifier does.
+
+    Cancellation, rejections and the caller's own deadline are not for a classifier to decide. One that raises, or
+    returns no verdict, ends the call: `ABORT`.
+    """
+    if not error:
+        if classifier is None or classifier.values is None:
+            return SUCCESS
+        return _ask(classifier.values, outcome) or SUCCESS
+    if not isinstance(outcome, Exception):
+        return CANCELLED
+    if isinstance(outcome, DeadlineExceeded):
+        return _DEADLINE
+    verdict = _ask(classifier.errors, outcome) if classifier is not None else None
+    if isinstance(outcome, Rejected):
+        kind = verdict.kind if verdict is not None else Kind.PERMANENT
+        return Verdict(kind, Health.NEUTRAL, outcome.reason, outcome.retry_after)
+    return verdict or own_word(outcome) or _UNCLASSIFIED
+
+
+def own_word(error: Exception) -> Verdict | None:
+    """The verdict of an exception that speaks for itself (`retryable: bool`, `retry_after: float`), else None."""
+    retryable = getattr(error, "retryable", None)
+    if not isinstance(retryable, bool):
+        return None
+    return Verdict(
+        Kind.RETRYABLE if retryable else Kind.PERMANENT,
+        Health.UNHEALTHY,
+        "retryable_error" if retryable else "permanent_error",
+        retry_after_of(error),
+    )
+
+
+def retry_after_of(error: Exception) -> float | None:
+    """The hint that an exception carries as `retry_after`, in seconds, or None where it has no usable one."""
+    hint = getattr(error, "retry_after", None)
+    usable = isinstance(hint, (int, float)) and 0 <= hint < float("inf")
+    return float(hint) if usable else None
+
+
+def retry_on(on: On, never: On | None = None) -> Classifier:
+    """The classifier behind `on=` and `never=`: `never` beats what an exception says of itself, and that beats `on`."""
+    wanted = error_matcher("on", on)
+    refused = error_matcher("never", never) if never is not None else None
+
+    def errors(error: Exception) -> Verdict:
+        if refused is not None and refused(error):
+            return _PERMANENT
+        own = own_word(error)
+        if own is not None:
+            return own
+        if wanted(error):
+            return Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "retryable_error", retry_after_of(error))
+        return _PERMANENT
+
+    return Classifier(errors)
+
+
+def failure_on(on: On, never: On | None = None) -> Classifier:
+    """What a breaker learns from `on=` and `never=`: these errors are failures, every other one is an answer."""
+    wanted = error_matcher("on", on)
+    refused = error_matcher("never", never) if never is not None else None
+
+    def errors(error: Exception) -> Verdict:
+        return _UNCLASSIFIED if wanted(error) and not (refused is not None and refused(error)) else _ANSWERED
+
+    return Classifier(errors)
+
+
+def _ask(judgement: Callable[[Any], Verdict | None], outcome: object) -> Verdict | None:
+    try:
+        verdict: object = judgement(outcome)
+    except Exception:  # noqa: BLE001  a broken classifier must not hide the outcome of the callee
+        return _CLASSIFIER_RAISED
+    return verdict if verdict is None or isinstance(verdict, Verdict) else _UNKNOWN

@@ -1,0 +1,123 @@
+"""The pipeline: an ordered composition of strategies, outermost first.
+
+It is folded once, at construction: neighbouring gates share one guard (one frame, one clock read for each decision),
+every other strategy is a step around what is inside of it. A pipeline is itself a strategy: it can be called, used as a
+decorator, and nested in another one. With a `key` it keeps fresh siblings of its stateful strategies for each key, in a
+bounded `Keyed`; control flow is shared by all keys.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+from resilient.context import Attempt, invoke
+from resilient.keyed import Siblings
+from resilient.outcome import Classifier
+from resilient.strategies.base import Gate, Inside, Step, Strategy, guarded
+
+__all__ = ("Pipeline",)
+
+KeyFunction = Callable[..., str]
+
+
+class Pipeline(Strategy):
+    """Several strategies as one, the outermost first.
+
+    Args:
+        strategies: what to compose. `Pipeline(Timeout(10), Retry(on=OSError), CircuitBreaker(), Timeout(2))` gives the whole
+            call ten seconds, each attempt two, and lets the breaker see every attempt.
+        classify: says what outcomes mean, to all strategies that have no `on` or `classify` of their own.
+        key: what is called, for state per key: a function of the call's arguments, e.g.
+            `key=lambda url, **_: urlsplit(url).hostname`. It must be of low cardinality: never an id. None (the default)
+            shares one state among all calls.
+        max_keys: how many keys may have state of their own at a time, at least 1 (default 10 000). Only keys whose state
+            equals a fresh one are forgotten; where there are none, new keys share one overflow state.
+
+    Raises:
+        TypeError: something that is not a strategy, or a `Retry` that nobody tells what to retry.
+
+    """
+
+    __slots__ = ("_step", "classifier", "key", "siblings", "strategies")
+
+    def __init__(
+        self,
+        *strategies: Strategy,
+        classify: Classifier | None = None,
+        key: KeyFunction | None = None,
+        max_keys: int = 10_000,
+    ) -> None:
+        for strategy in strategies:
+            _check(strategy, classify)
+        self.strategies = strategies
+        self.classifier = classify
+        self.key = key
+        self.siblings = Siblings(_templates(strategies), max_keys=max_keys) if key is not None else None
+        self._step = self.fold(invoke)
+
+    def fold(self, inner: Step, inside: Inside = ()) -> Step:
+        """All strategies around `inner`, as one step."""
+        step = inner
+        for group in reversed(_grouped(self.strategies)):
+            if isinstance(group, Strategy):
+                step = group.fold(step, inside)
+                continue
+            step = partial(guarded if self.key is None else _guarded_by_key, group, step)
+            inside = (group, *inside)
+        return step if self.key is None else partial(self._with_key, step)
+
+    def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
+        return self.fold(call)(attempt)
+
+    def start(self, attempt: Attempt) -> Awaitable[Any]:
+        if self.classifier is not None:
+            attempt.classifier = self.classifier
+        return self._step(attempt)
+
+    def _with_key(self, step: Step, attempt: Attempt) -> Awaitable[Any]:
+        """Give the attempt its key and the state that belongs to it, then go on."""
+        if self.key is not None and self.siblings is not None:
+            attempt.key = self.key(*attempt.args, **(attempt.kwargs or {}))
+            attempt.siblings = (*attempt.siblings, *self.siblings[attempt.key])
+            attempt.plain = False
+        return step(attempt)
+
+    def __repr__(self) -> str:
+        return f"Pipeline({', '.join(repr(strategy) for strategy in self.strategies)})"
+
+
+def _guarded_by_key(group: tuple[Gate, ...], call: Step, attempt: Attempt) -> Awaitable[Any]:
+    return guarded(attempt.sibling(group), call, attempt)
+
+
+def _check(strategy: object, classify: Classifier | None) -> None:
+    if not isinstance(strategy, Strategy):
+        msg = f"{strategy!r} is not a strategy: pass instances, e.g. Pipeline(Retry(on=OSError), CircuitBreaker())"
+        raise TypeError(msg)
+    if classify is None and getattr(strategy, "needs_classifier", False):
+        msg = (
+            f"{strategy!r} does not know what to retry: say Retry(on=(ConnectionError, TimeoutError)), "
+            "or give the pipeline a classifier, Pipeline(..., classify=my_classifier)"
+        )
+        raise TypeError(msg)
+
+
+def _grouped(strategies: Sequence[Strategy]) -> list[Strategy | tuple[Gate, ...]]:
+    """Runs of neighbouring gates as tuples, all else as it is."""
+    groups: list[Strategy | tuple[Gate, ...]] = []
+    for strategy in strategies:
+        last = groups[-1] if groups else None
+        if not isinstance(strategy, Gate):
+            groups.append(strategy)
+        elif isinstance(last, tuple):
+            groups[-1] = (*last, strategy)
+        else:
+            groups.append((strategy,))
+    return groups
+
+
+def _templates(strategies: Sequence[Strategy]) -> list[Any]:
+    """What has state of its own for each key: groups of gates, and budgets."""
+    templates: list[Any] = [group for group in _grouped(strategies) if isinstance(group, tuple)]
+    budgets = (getattr(strategy, "budget", None) for strategy in strategies)
+    return templates + [budget for budget in budgets if budget is not None]

@@ -1,0 +1,384 @@
+"""What all strategies share: how one is run, how permits are guarded, and values that live on.
+
+A `Strategy` wraps an async callable: `run(call, attempt)` is the one method that composition needs. A `Gate` is a
+strategy that admits or refuses; its decisions are synchronous and are made by a state machine that is told the time.
+The hard contracts live in one place, `guarded()`: permits are taken in order and settled in reverse, on every way out
+(value, exception, cancellation), once; events that a machine left in its outbox are told after that, never inside.
+
+A value that is still in use after the call returned (a streamed response) is a `Lingering`: permits that *linger* are
+settled when it has ended, the others when it is returned.
+"""
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial, update_wrapper
+from types import TracebackType
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, overload
+
+from resilient import clock
+from resilient.context import Attempt, Watch, invoke, time_left
+from resilient.errors import Rejected
+from resilient.observe.events import CallFinished, CallRejected, Event
+from resilient.observe.listeners import Sink, emit, emit_notable, sink
+from resilient.outcome import ABANDONED, SUCCESS, Classifier, Verdict, judge
+
+__all__ = ("Gate", "Inside", "Lease", "Lingering", "Permit", "Step", "Strategy", "guarded")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Step = Callable[[Attempt], Awaitable[Any]]
+"""What is inside of a strategy: it takes an attempt and is awaited."""
+
+Inside = tuple[tuple["Gate", ...], ...]
+"""The groups of gates that a step will enter, outermost first."""
+
+
+class Strategy:
+    """One building block that wraps an async callable. Implement `run`; the rest follows from it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
+        """Run `call(attempt)` in the way of this strategy. `call` may be called again, with `attempt.again()`."""
+        raise NotImplementedError
+
+    def fold(self, inner: Step, inside: Inside = ()) -> Step:
+        """This strategy around `inner`, as one step. `inside` are the groups of gates that `inner` will enter."""
+        return partial(self.run, inner)
+
+    def start(self, attempt: Attempt) -> Awaitable[Any]:
+        """Run a new call in the way of this strategy."""
+        return self.run(invoke, attempt)
+
+    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """Call `fn(*args, **kwargs)` in the way of this strategy: `await strategy.call(fn, 1, name="x")`."""
+        listeners = sink()
+        attempt = Attempt(fn, args, kwargs)
+        return _watched(self, attempt, listeners) if listeners else self.start(attempt)
+
+    @overload
+    def __call__(self, fn: Callable[P, AsyncIterator[T]], /) -> Callable[P, AsyncGenerator[T]]: ...
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+
+    def __call__(self, fn: Callable[..., Any], /) -> Callable[..., Any]:
+        """Decorate an async function or an async generator function; its signature is kept."""
+        from resilient.strategies.streams import decorate_stream, is_stream_function  # noqa: PLC0415  it builds on this module
+
+        if isinstance(fn, (classmethod, staticmethod)) or not callable(fn):
+            msg = f"cannot wrap {fn!r}: put @{type(fn).__name__} above the strategy, so that it wraps a function"
+            raise TypeError(msg)
+        if is_stream_function(fn):
+            return decorate_stream(self, fn)
+
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return await self.call(fn, *args, **kwargs)
+
+        return update_wrapper(wrapper, fn)
+
+
+async def _watched(strategy: Strategy, attempt: Attempt, listeners: Sink) -> Any:
+    """A call that somebody listens to."""
+    attempt.plain = False
+    attempt.watch = watch = Watch(listeners)
+    call_id, started = attempt.identify(), clock.now()
+    outcome: object = None
+    failed = True
+    try:
+        outcome = value = await strategy.start(attempt)
+        failed = False
+    except BaseException as error:
+        outcome = error
+        raise
+    finally:
+        verdict = attempt.verdict(outcome, error=failed)
+        emit(
+            listeners,
+            CallFinished(
+                at=clock.now(),
+                key=attempt.key,
+                call_id=call_id,
+                started=started,
+                reason=verdict.reason,
+                error=type(outcome).__name__ if failed else "",
+                attempts=watch.attempts,
+                degraded=watch.degraded,
+            ),
+        )
+        del outcome
+    return value
+
+
+class Permit(Protocol):
+    """Leave to proceed. Whoever must hear how it ended: it is settled exactly once by `guarded()` and `Lease`."""
+
+    @property
+    def lingers(self) -> bool:
+        """Whether it is settled only when a lingering value has ended, not when it is returned."""
+        ...
+
+    def settle(self, verdict: Verdict, latency: float, now: float) -> None:
+        """Hear how it ended. `latency` is in seconds, from the admission to the return of the value."""
+        ...
+
+
+class Gate(Strategy):
+    """An admission strategy: it grants a permit, asks the caller to wait, or refuses.
+
+    Subclasses write `admit`, `refuse`, `sibling`, `is_fresh`, and `wait` where callers can wait.
+    """
+
+    __slots__ = ("name", "outbox")
+
+    classifier: Classifier | None = None
+    """Says what outcomes mean to this gate; None where that of the call does."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.outbox: list[Event] | None = None  # what happened inside, told by whoever drives the machine
+
+    @abstractmethod
+    def admit(self, now: float) -> Permit | None:
+        """Grant a permit, or return None where the caller must wait. Raises `Rejected`. Never awaits."""
+
+    @abstractmethod
+    def sibling(self) -> Self:
+        """A new gate with the same settings and fresh state."""
+
+    @abstractmethod
+    def is_fresh(self, now: float) -> bool:
+        """Whether its state equals that of a new sibling, so that nothing is lost when it is forgotten."""
+
+    def ready_in(self, now: float) -> float:
+        """Seconds until it may admit a call, as far as is known; 0.0 where it may now. Asking changes nothing."""
+        return 0.0
+
+    def refuse(self, now: float) -> Rejected:
+        """The rejection for a caller that will not wait. `now` is the time of the decision."""
+        raise NotImplementedError
+
+    async def wait(self, limit: float) -> Permit:
+        """Wait for a permit for at most `limit` seconds. Raises `Rejected` as soon as that cannot be enough."""
+        raise NotImplementedError
+
+    def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
+        return guarded((self,), call, attempt)
+
+    async def acquire(self) -> "Lease":
+        """Take a permit by hand, waiting where the strategy allows it: `with await gate.acquire(): ...`.
+
+        Raises:
+            Rejected: there is no permit, or none in time (the deadline around counts).
+
+        """
+        try:
+            permit = self.admit(clock.now()) or await self.wait(time_left())
+        except Rejected as rejection:
+            _tell_rejection(self, rejection, None)
+            raise
+        finally:
+            announce(self, None)
+        return Lease(self, permit)
+
+    def acquire_nowait(self) -> "Lease":
+        """Take a permit by hand, at once.
+
+        Raises:
+            Rejected: there is no permit now.
+
+        """
+        now = clock.now()
+        try:
+            permit = self.admit(now)
+            if permit is None:
+                raise self.refuse(now)
+        except Rejected as rejection:
+            _tell_rejection(self, rejection, None)
+            raise
+        finally:
+            announce(self, None)
+        return Lease(self, permit)
+
+    def permit(self) -> "PermitBlock":
+        """An async block that holds a permit: `async with gate.permit(): ...`."""
+        return PermitBlock(self)
+
+
+class Lease:
+    """A permit that is held by hand. It is settled once: at the end of its `with` block, or by `settle()`."""
+
+    __slots__ = ("_gate", "_permit", "_started")
+
+    def __init__(self, gate: Gate, permit: Permit) -> None:
+        self._gate = gate
+        self._permit: Permit | None = permit
+        self._started = clock.now()
+
+    def settle(self, error: BaseException | None = None) -> None:
+        """Give the permit back. `error` is what the work ended with; None for success. Later calls do nothing."""
+        permit, self._permit = self._permit, None
+        if permit is None:
+            return
+        now = clock.now()
+        verdict = SUCCESS if error is None else judge(self._gate.classifier, error, error=True)
+        permit.settle(verdict, now - self._started, now)
+        announce(self._gate, None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.settle(error)
+
+
+class PermitBlock:
+    """`async with gate.permit():` holds a permit while the block runs. Each use needs its own."""
+
+    __slots__ = ("_gate", "_lease")
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._lease: Lease | None = None
+
+    async def __aenter__(self) -> Lease:
+        self._lease = lease = await self._gate.acquire()
+        return lease
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.settle(error)
+
+
+class Lingering:
+    """A value that is still in use after the call returned, and tells when it has ended.
+
+    A subclass calls `ended()` when that is so, and writes `discard()`, which ends a value that nobody will use.
+    """
+
+    _then: list[Callable[[BaseException | None], None]] | None = None
+    _has_ended: bool = False
+
+    def on_end(self, then: Callable[[BaseException | None], None]) -> None:
+        """Call `then(error)` when the value has ended; at once where it has already."""
+        if self._has_ended:
+            then(None)
+        elif self._then is None:
+            self._then = [then]
+        else:
+            self._then.append(then)
+
+    def ended(self, error: BaseException | None = None) -> None:
+        """Say that it has ended: with an exception, with `GeneratorExit` where it was abandoned, or well. Heard once."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        callbacks, self._then = self._then, None
+        for then in reversed(callbacks or ()):
+            then(error)
+
+    async def discard(self) -> None:
+        """End a value that nobody will use. It must be shielded from cancellation and bounded in time."""
+        self.ended(GeneratorExit())
+
+
+async def guarded(gates: Sequence[Gate], call: Step, attempt: Attempt) -> Any:
+    """Enter the gates in order, run the call, settle in reverse on every way out. See the top of this module."""
+    held: list[Permit] = []
+    started = clock.now()
+    try:
+        for gate in gates:
+            permit = gate.admit(started)
+            if permit is None:
+                permit = await gate.wait(time_left(attempt.deadline))
+                started = clock.now()
+            held.append(permit)
+            if gate.outbox:
+                announce(gate, attempt)
+        value = await call(attempt)
+    except BaseException as error:
+        _settle(gates, held, attempt, error, clock.now() - started, failed=True)
+        if isinstance(error, Rejected) and len(held) < len(gates):
+            _tell_rejection(gates[len(held)], error, attempt)
+        raise
+    if isinstance(value, Lingering):
+        _settle_at_end(gates, held, attempt, value, clock.now() - started)
+    else:
+        _settle(gates, held, attempt, value, clock.now() - started, failed=False)
+    return value
+
+
+def _settle(
+    gates: Sequence[Gate], held: list[Permit], attempt: Attempt, outcome: object, latency: float, *, failed: bool
+) -> None:
+    now = clock.now()
+    for index in range(len(held) - 1, -1, -1):
+        held[index].settle(attempt.verdict(outcome, error=failed, classifier=gates[index].classifier), latency, now)
+    for gate in gates:
+        if gate.outbox:
+            announce(gate, attempt)
+
+
+def _settle_at_end(gates: Sequence[Gate], held: list[Permit], attempt: Attempt, value: Lingering, latency: float) -> None:
+    """Settle what does not linger now, and the rest when the value has ended."""
+    now = clock.now()
+    lingering: list[tuple[Gate, Permit, Verdict]] = []
+    for gate, permit in zip(reversed(gates), reversed(held), strict=True):
+        verdict = attempt.verdict(value, error=False, classifier=gate.classifier)
+        if permit.lingers:
+            lingering.append((gate, permit, verdict))
+        else:
+            permit.settle(verdict, latency, now)
+    for gate in gates:
+        if gate.outbox:
+            announce(gate, attempt)
+
+    def settle_lingering(error: BaseException | None) -> None:
+        now = clock.now()
+        for gate, permit, verdict in lingering:
+            permit.settle(_verdict_at_end(gate, attempt, verdict, error), latency, now)
+        for gate, _, _ in lingering:
+            if gate.outbox:
+                announce(gate, attempt)
+
+    if lingering:
+        value.on_end(settle_lingering)
+
+
+def _verdict_at_end(gate: Gate, attempt: Attempt, at_return: Verdict, error: BaseException | None) -> Verdict:
+    if error is None:
+        return at_return
+    if isinstance(error, GeneratorExit):
+        return ABANDONED
+    return attempt.verdict(error, error=True, classifier=gate.classifier)
+
+
+def announce(gate: Gate, attempt: Attempt | None) -> None:
+    """Tell what happened inside a gate. Nothing happens inside a listener that changes what is told."""
+    happened, gate.outbox = gate.outbox, None
+    for event in happened or ():
+        if attempt is None:
+            emit_notable(sink(), event)
+        else:
+            attempt.notify(event)
+
+
+def _tell_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None) -> None:
+    key = attempt.key if attempt is not None else None
+    rejection.key = key
+    event = CallRejected(
+        at=clock.now(),
+        key=key,
+        call_id=attempt.identify() if attempt is not None else 0,
+        strategy=gate.name,
+        reason=rejection.reason,
+        retry_after=rejection.retry_after,
+        nth=getattr(rejection, "rejections", 1),
+    )
+    if attempt is None:
+        emit_notable(sink(), event)
+    else:
+        attempt.notify(event)

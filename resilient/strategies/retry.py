@@ -1,0 +1,179 @@
+"""Retry: try again what may work if tried again.
+
+`Retry` is a frozen setting without state of its own: each call has its own `RetryLoop`, made at the first failure. The
+loop decides synchronously (`decide`: from a verdict to "wait so long" or "stop, because"), the coroutine then acts:
+it sleeps and runs the next attempt outside of any `except` block. The same loop drives `async for attempt in retry`.
+"""
+
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
+from random import Random
+from typing import Any, Final, Self
+
+import anyio
+
+from resilient import clock
+from resilient._arguments import Duration, integer, seconds
+from resilient.context import Attempt
+from resilient.outcome import Classifier, Kind, On, retry_on
+from resilient.strategies.backoff import Backoff, ByVerdict, Exponential, as_backoff
+from resilient.strategies.base import Inside, Lingering, Step, Strategy
+from resilient.strategies.budget import RetryBudget
+from resilient.strategies.retry_loop import AttemptBlock, RetryLoop
+
+__all__ = ("Retry",)
+
+_random: Final = Random()  # noqa: S311  jitter, not a secret
+
+_NOBODY_SAYS: Final = (
+    "this Retry does not know what to retry: say Retry(on=(ConnectionError, TimeoutError)), "
+    "or use it in a pipeline with a classifier, Pipeline(Retry(), classify=my_classifier)"
+)
+
+
+@dataclass(frozen=True)
+class Retry(Strategy):
+    """Try again what may work if tried again.
+
+    After the last attempt the callee's own exception surfaces, the same object, with a note of its attempts; a value
+    that asks for a retry (a 503 response) is returned as it is. Cancellation is never retried and always propagates.
+
+    Args:
+        on: what to retry: a type of exception, a tuple of them, or a predicate on the exception. It has no default on
+            purpose. `Exception` does not match rejections (`CircuitOpen`, ...); naming their type does.
+        never: what not to retry; it beats `on`.
+        classify: a classifier of outcomes, in place of `on`; needed to retry on values.
+        attempts: how many in total, at least 1 (default 3); None where only the deadline bounds them.
+        backoff: the wait between attempts (default `Exponential()`: full jitter from 0.1 s to 5 s); also a function of the
+            retry's number, a list of seconds, or `ByVerdict`.
+        timeout: seconds for all attempts and waits together, after which none is started (default none). It does not cut
+            an attempt that runs: put a `Timeout` around for that.
+        budget: pays for retries, so that they cannot become a storm (default none).
+        max_retry_after: the longest wait that a server may ask for, in seconds (default 60); a longer one ends the call
+            at once. A hint is never shortened.
+        dispose: called with a value that is retried away, sync or async; values that linger are discarded anyway.
+        random: the source of jitter, for tests.
+
+    Raises:
+        TypeError, ValueError: an argument is out of range, at construction; neither `on` nor a classifier, at the first use.
+
+    """
+
+    _: KW_ONLY
+    on: On | None = None
+    never: On | None = None
+    classify: Classifier | None = None
+    attempts: int | None = 3
+    backoff: Backoff | ByVerdict = field(default_factory=Exponential)
+    timeout: Duration | None = None
+    budget: RetryBudget | None = None
+    max_retry_after: Duration = 60.0
+    dispose: Callable[[Any], object] | None = None
+    random: Random = field(default=_random, repr=False, compare=False)
+    classifier: Classifier | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.on is not None and self.classify is not None:
+            msg = "on= and classify= both say what to retry: give one of them"
+            raise TypeError(msg)
+        if self.on is None and self.never is not None:
+            msg = "never= needs on=: say what to retry, e.g. Retry(on=OSError, never=PermissionError)"
+            raise TypeError(msg)
+        if self.attempts is not None:
+            integer("attempts", self.attempts)
+        settle = partial(object.__setattr__, self)
+        settle("backoff", as_backoff(self.backoff))
+        settle("timeout", None if self.timeout is None else seconds("timeout", self.timeout))
+        settle("max_retry_after", seconds("max_retry_after", self.max_retry_after))
+        settle("classifier", self.classify if self.on is None else retry_on(self.on, self.never))
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether it relies on the classifier of a pipeline."""
+        return self.classifier is None
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other settings: `retry.replace(attempts=5)`."""
+        return replace(self, **changes)
+
+    def fold(self, inner: Step, inside: Inside = ()) -> Step:
+        return partial(self._run, inner, inside)
+
+    def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
+        return self._run(call, (), attempt)
+
+    async def _run(self, call: Step, inside: Inside, attempt: Attempt) -> Any:
+        classifier = self.classifier or attempt.classifier
+        if classifier is None:
+            raise TypeError(_NOBODY_SAYS)
+        started = clock.now()
+        if self.timeout is not None:
+            attempt.deadline = min(attempt.deadline, started + self.timeout)  # type: ignore[operator]  # a float
+            attempt.plain = False
+        if self.budget is not None:
+            attempt.sibling(self.budget).deposit(started)
+        loop: RetryLoop | None = None
+        while True:
+            error: Exception | None = None
+            value: Any = None
+            try:
+                value = await call(attempt)
+            except Exception as caught:  # noqa: BLE001  the verdict says what it is; cancellation is no Exception
+                error = caught
+            if error is None and classifier.values is None:
+                return value
+            verdict = attempt.verdict(value if error is None else error, error=error is not None, classifier=classifier)
+            if verdict.kind is Kind.SUCCESS:
+                return value
+            if loop is None:
+                loop = RetryLoop(self, inside, started)
+            delay = loop.decide(attempt, verdict, error)
+            if delay is None:
+                return loop.surface(value, error)
+            with loop.paid():
+                if error is None:
+                    await self._dispose_of(value)
+                value = error = None  # an exception keeps its frames, and they what they hold: not across a wait
+                await anyio.sleep(delay)
+            attempt = loop.next_attempt(attempt)
+
+    async def _dispose_of(self, value: Any) -> None:
+        try:
+            if self.dispose is not None:
+                done = self.dispose(value)
+                if inspect.isawaitable(done):
+                    await done
+        finally:
+            if isinstance(value, Lingering):
+                await value.discard()
+
+    async def __aiter__(self) -> AsyncIterator[AttemptBlock]:
+        """`async for attempt in retry: with attempt: ...` tries the block again until it raises nothing to be retried.
+
+        An exception that is to be retried ends at the `with`; the last one surfaces from it.
+        """
+        if self.classifier is None:
+            raise TypeError(_NOBODY_SAYS)
+        attempt = Attempt(_block)
+        started = clock.now()
+        if self.timeout is not None:
+            attempt.deadline = started + self.timeout  # type: ignore[operator]  # a float
+        if self.budget is not None:
+            self.budget.deposit(started)
+        attempt.plain = False
+        loop = RetryLoop(self, (), started)
+        while True:
+            block = AttemptBlock(loop, attempt)
+            yield block
+            if block.delay is None:
+                return
+            with loop.paid():
+                await anyio.sleep(block.delay)
+            attempt = loop.next_attempt(attempt)
+
+
+def _block() -> None:  # pragma: no cover  it names the callee of a `with attempt:` block and is never called
+    pass

@@ -1,0 +1,277 @@
+"""The decisions of one retried call.
+
+A `RetryLoop` lives from the first failure of a call to its end. It is told each failed outcome and decides, without
+awaiting: go on after a delay, or stop. It keeps a bounded record of what happened, which the surfacing exception
+carries, and the permit of the budget that paid for the next attempt, which is given back where that attempt is not made.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
+
+from resilient import clock
+from resilient.context import Attempt, make_current, time_left
+from resilient.errors import Rejected
+from resilient.observe.events import AttemptFinished, AttemptKind, RetryScheduled, RetryStopped
+from resilient.observe.timeline import Timeline, attach
+from resilient.outcome import Kind, Verdict
+from resilient.strategies.backoff import Backoff, ByVerdict
+
+if TYPE_CHECKING:
+    from resilient.strategies.base import Inside
+    from resilient.strategies.budget import Spending
+    from resilient.strategies.retry import Retry
+
+__all__ = ("AttemptBlock", "RetryLoop")
+
+_RECORD_LIMIT: Final = 100
+_NOTE: Final = "resilient: "
+
+Source = Literal["backoff", "server", "none"]
+
+
+class RetryLoop:
+    """The state of one retried call: how many attempts count, the schedules of its backoffs, what paid for the next one."""
+
+    __slots__ = (
+        "_attempt_started",
+        "_counted",
+        "_inside",
+        "_kind",
+        "_last_error",
+        "_record",
+        "_retry",
+        "_schedules",
+        "_spending",
+        "_started",
+        "_stopped",
+        "_was_transparent",
+    )
+
+    def __init__(self, retry: "Retry", inside: "Inside", started: float) -> None:
+        self._retry = retry
+        self._inside = inside
+        self._started = started
+        self._attempt_started = started
+        self._counted = 0  # attempts that count towards `attempts`
+        self._was_transparent = False  # the one transparent retry was made
+        self._kind: AttemptKind = "retry"  # of the next attempt
+        self._schedules: list[tuple[Backoff, Iterator[float]]] = []
+        self._spending: Spending | None = None
+        self._last_error: Exception | None = None  # the last one that is not a rejection
+        self._record = Timeline(_RECORD_LIMIT)
+        self._stopped: RetryStopped | None = None
+
+    def decide(self, attempt: Attempt, verdict: Verdict, error: Exception | None) -> float | None:
+        """Seconds to wait before the next attempt, or None to stop. Tells what was decided."""
+        now = clock.now()
+        self._note_attempt(attempt, verdict, error, now)
+        if isinstance(error, Rejected):
+            self._give_back()  # what was paid for was not sent
+        left = time_left(attempt.deadline)
+        source: Source
+        reason, delay, source = self._next(attempt, verdict, now, left)
+        name = "" if error is None else type(error).__name__
+        if reason:
+            self._stop(
+                attempt,
+                RetryStopped(**self._about(attempt, now), attempts=attempt.number, reason=reason, verdict=verdict, error=name),
+            )
+            if error is not None and not isinstance(error, Rejected):
+                self._last_error = error
+            return None
+        self._last_error = self._last_error if isinstance(error, Rejected) else error
+        budget = None if self._retry.budget is None else attempt.sibling(self._retry.budget)
+        event = RetryScheduled(
+            **self._about(attempt, now),
+            number=attempt.number,
+            attempts=self._retry.attempts,
+            verdict=verdict,
+            error=name,
+            delay=delay,
+            delay_source=source,
+            time_left=left if left < math.inf else None,
+            budget_left=None if budget is None else budget.left(now),
+        )
+        self._record(event)
+        attempt.notify(event)
+        attempt.forget_verdict()
+        return delay
+
+    def _next(self, attempt: Attempt, verdict: Verdict, now: float, left: float) -> tuple[str, float, Source]:
+        """The reason to stop, or "" with the delay and where it comes from."""
+        retry = self._retry
+        if verdict.kind is Kind.ABORT:
+            return "aborted", 0.0, "none"
+        if verdict.transparent and not self._was_transparent:
+            self._was_transparent = True
+            self._kind = "transparent_retry"
+            return ("" if left > 0 else "deadline"), 0.0, "none"
+        self._kind = "retry"
+        self._counted += 1
+        if verdict.kind is not Kind.RETRYABLE:
+            return "not_retryable", 0.0, "none"
+        if retry.attempts is not None and self._counted >= retry.attempts:
+            return "attempts_exhausted", 0.0, "none"
+        delay, source = self._delay(verdict)
+        if verdict.retry_after is not None and verdict.retry_after > retry.max_retry_after:  # type: ignore[operator]  # a float
+            return "retry_after_too_long", delay, source
+        if delay >= left:
+            return "deadline", delay, source
+        refused_by = self._refused_for(attempt, now, delay)
+        if refused_by:
+            return refused_by, delay, source
+        if not self._pay(attempt, verdict, now):
+            return "budget_exhausted", delay, source
+        return "", delay, source
+
+    def _delay(self, verdict: Verdict) -> tuple[float, Source]:
+        backoff = self._retry.backoff
+        chosen = backoff.choose(verdict) if isinstance(backoff, ByVerdict) else backoff
+        for known, schedule in self._schedules:
+            if known == chosen:
+                break
+        else:
+            schedule = chosen.delays(self._retry.random)
+            self._schedules.append((chosen, schedule))
+        delay = next(schedule)
+        hint = verdict.retry_after
+        if hint is None or hint < delay:
+            return delay, "backoff"
+        # One-sided jitter: all clients that were told the same time must not come back in the same instant.
+        return hint + self._retry.random.uniform(0.0, min(0.1 * hint, 1.0)), "server"
+
+    def _refused_for(self, attempt: Attempt, now: float, delay: float) -> str:
+        """The reason why a gate inside would refuse the next attempt: it is not worth a wait, nor the outcome at hand."""
+        for group in self._inside:
+            for gate in attempt.sibling(group):
+                if gate.ready_in(now) > delay:
+                    return "circuit_open"
+        return ""
+
+    def _pay(self, attempt: Attempt, verdict: Verdict, now: float) -> bool:
+        if self._retry.budget is None:
+            return True
+        self._spending = attempt.sibling(self._retry.budget).spend(now, attempt=attempt, throttled=verdict.throttled)
+        return self._spending is not None
+
+    @contextlib.contextmanager
+    def paid(self) -> Iterator[None]:
+        """The wait for an attempt that was paid for: what was paid is given back if the wait is cut short."""
+        try:
+            yield
+        except BaseException:
+            self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        spending, self._spending = self._spending, None
+        if spending is not None:
+            spending.refund(clock.now())
+
+    def next_attempt(self, attempt: Attempt) -> Attempt:
+        """The attempt that follows; its clock starts now."""
+        self._attempt_started = clock.now()
+        return attempt.again(self._kind)
+
+    def surface(self, value: Any, error: Exception | None) -> Any:
+        """Hand out the last outcome: return the value, or raise the callee's own exception with its record."""
+        if isinstance(error, Rejected) and self._last_error is not None:
+            error = self._last_error
+        self._last_error = None
+        if error is None:
+            return value
+        self._describe(error)
+        _raise(error)
+
+    def _describe(self, error: Exception) -> None:
+        """Attach the record to an exception that surfaces, and the note where there is something to say."""
+        attach(error, self._record)
+        if self._stopped is None:
+            return
+        reasons = [event.verdict.reason for event in self._record.attempts]
+        note = (
+            f"{_NOTE}{self._stopped.attempts} attempts in {self._stopped.at - self._started:.3g} s "
+            f"({', '.join(reasons)}); stopped: {self._stopped.reason}"
+        )
+        notes: list[str] = getattr(error, "__notes__", [])
+        notes[:] = [other for other in notes if not other.startswith(_NOTE)]  # one note, also on an error that is raised again
+        error.add_note(note)
+
+    def _note_attempt(self, attempt: Attempt, verdict: Verdict, error: Exception | None, now: float) -> None:
+        self._record(
+            AttemptFinished(
+                **self._about(attempt, now),
+                number=attempt.number,
+                kind=attempt.kind,
+                started=self._attempt_started,
+                verdict=verdict,
+                error="" if error is None else type(error).__name__,
+            )
+        )
+
+    def _stop(self, attempt: Attempt, event: RetryStopped) -> None:
+        """Tell that the call gets no further attempt: not where the first one failed for good, which is no news."""
+        if attempt.number == 1 and event.reason in {"not_retryable", "aborted"}:
+            return
+        self._stopped = event
+        self._record(event)
+        attempt.notify(event)
+
+    @staticmethod
+    def _about(attempt: Attempt, now: float) -> dict[str, Any]:
+        return {"at": now, "key": attempt.key, "call_id": attempt.identify()}
+
+    def end_block(self, attempt: Attempt, error: Exception) -> float | None:
+        """The end of a `with attempt:` block that raised: the delay before the next one, or None where the error surfaces."""
+        verdict = attempt.verdict(error, error=True, classifier=self._retry.classifier)
+        delay = self.decide(attempt, verdict, error)
+        if delay is None:
+            self._describe(error)
+        return delay
+
+
+def _raise(error: Exception) -> NoReturn:
+    try:
+        raise error
+    finally:
+        del error  # the traceback refers to this frame: no cycle
+
+
+class AttemptBlock:
+    """One attempt of `async for attempt in retry`: `with attempt:` holds the work that is tried.
+
+    Attributes:
+        number: 1 for the first attempt.
+        kind: `"original"`, `"retry"` or `"transparent_retry"`.
+
+    """
+
+    __slots__ = ("_attempt", "_loop", "_restore", "delay")
+
+    def __init__(self, loop: RetryLoop, attempt: Attempt) -> None:
+        self._loop = loop
+        self._attempt = attempt
+        self._restore: Attempt | None = None
+        self.delay: float | None = None  # seconds before the next attempt; None where there is none
+
+    @property
+    def number(self) -> int:
+        return self._attempt.number
+
+    @property
+    def kind(self) -> AttemptKind:
+        return self._attempt.kind
+
+    def __enter__(self) -> Self:
+        self._restore = make_current(self._attempt)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        make_current(self._restore)
+        if not isinstance(error, Exception):
+            return False
+        self.delay = self._loop.end_block(self._attempt, error)
+        return self.delay is not None
