@@ -58,31 +58,49 @@ class Attempt:
 
     """
 
-    # Defaults live on the class: a plain attempt sets three attributes and nothing else.
-    number: int = 1
-    kind: AttemptKind = "original"
-    key: str | None = None
-    deadline: float = math.inf
-    classifier: Classifier | None = None
-    siblings: tuple[tuple[Any, Any], ...] = ()
-    watch: Watch | None = None
-    call_id: int = 0
-    plain: bool = True
-    _judged: tuple[object, Classifier | None, Verdict] | None = None
+    __slots__ = (
+        "_judged",
+        "args",
+        "call_id",
+        "classifier",
+        "deadline",
+        "fn",
+        "key",
+        "kind",
+        "kwargs",
+        "number",
+        "plain",
+        "siblings",
+        "watch",
+    )
 
     def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> None:
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
+        self.number = 1
+        self.kind: AttemptKind = "original"
+        self.key: str | None = None
+        self.deadline = math.inf
+        self.classifier: Classifier | None = None
+        self.siblings: tuple[tuple[Any, Any], ...] = ()
+        self.watch: Watch | None = None
+        self.call_id = 0
+        self.plain = True  # it has nothing to say, so it need not be the current one
+        self._judged: tuple[object, Classifier | None, Verdict] | None = None
 
     def again(self, kind: AttemptKind = "retry") -> "Attempt":
         """Another attempt of the same call."""
-        other = Attempt.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = Attempt(self.fn, self.args, self.kwargs)
         other.number = self.number + 1
         other.kind = kind
+        other.key = self.key
+        other.deadline = self.deadline
+        other.classifier = self.classifier
+        other.siblings = self.siblings
+        other.watch = self.watch
+        other.call_id = self.call_id
         other.plain = False
-        other._judged = None  # noqa: SLF001  our own class
         return other
 
     def verdict(self, outcome: object, *, error: bool, classifier: Classifier | None = None) -> Verdict:

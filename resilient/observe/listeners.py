@@ -5,7 +5,7 @@ are made inside a block in the same task and its children (`listening`). It is c
 sections; one that raises is reported once and never breaks the call. A class with one method per event is made a
 listener by `Dispatch`.
 
-All mutable state: the tuple `_everywhere`, the context variable `_here`, the set of listeners that were `_reported`,
+All mutable state: the list `everywhere`, the context variable `_here`, the set of listeners that were `_reported`,
 and `notable`, where the logs plug in.
 """
 
@@ -26,8 +26,11 @@ Listener = Callable[[Event], object]
 Sink = tuple[Listener, ...]
 """All listeners of one call; empty where nobody listens."""
 
-_everywhere: Sink = ()
+everywhere: list[Listener] = []
+"""Listeners of the whole process. Strategies look at it and at `here()` before each call, and go on where both are empty."""
 _here: ContextVar[Sink] = ContextVar("resilient_listeners", default=())
+here = _here.get
+"""The listeners of the block that runs now."""
 _reported: set[int] = set()
 notable: list[Listener] = []
 """Listeners that hear notable events even when nobody else listens: the logs."""
@@ -37,18 +40,17 @@ _CAMEL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 def add_listener(listener: Listener) -> None:
     """Let `listener` hear every event of the process, from the next call on. Adding it twice changes nothing."""
-    global _everywhere  # noqa: PLW0603  a tuple that is replaced, never changed: a call keeps the one it started with
     if not callable(listener):
         msg = f"listener={listener!r}: expected a callable that takes an event"
         raise TypeError(msg)
-    if listener not in _everywhere:
-        _everywhere = (*_everywhere, listener)
+    if listener not in everywhere:
+        everywhere.append(listener)
 
 
 def remove_listener(listener: Listener) -> None:
     """Undo `add_listener`; unknown listeners are ignored."""
-    global _everywhere  # noqa: PLW0603  see add_listener
-    _everywhere = tuple(other for other in _everywhere if other is not listener and other != listener)
+    with contextlib.suppress(ValueError):
+        everywhere.remove(listener)
 
 
 @contextlib.contextmanager
@@ -63,8 +65,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 def sink() -> Sink:
     """All who listen to a call that starts now."""
-    here = _here.get()
-    return _everywhere + here if here else _everywhere
+    return (*everywhere, *_here.get())
 
 
 def emit(listeners: Sink, event: Event) -> None:

@@ -19,7 +19,7 @@ from resilient import clock
 from resilient.context import Attempt, Watch, invoke, time_left
 from resilient.errors import Rejected
 from resilient.observe.events import CallFinished, CallRejected, Event
-from resilient.observe.listeners import Sink, emit, emit_notable, sink
+from resilient.observe.listeners import emit, emit_notable, everywhere, here, sink
 from resilient.outcome import ABANDONED, SUCCESS, Classifier, Verdict, judge
 
 __all__ = ("Gate", "Inside", "Lease", "Lingering", "Permit", "Step", "Strategy", "guarded")
@@ -54,9 +54,8 @@ class Strategy:
 
     def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Call `fn(*args, **kwargs)` in the way of this strategy: `await strategy.call(fn, 1, name="x")`."""
-        listeners = sink()
         attempt = Attempt(fn, args, kwargs)
-        return _watched(self, attempt, listeners) if listeners else self.start(attempt)
+        return watched(self, attempt) if everywhere or here() else self.start(attempt)
 
     @overload
     def __call__(self, fn: Callable[P, AsyncIterator[T]], /) -> Callable[P, AsyncGenerator[T]]: ...
@@ -74,14 +73,18 @@ class Strategy:
         if is_stream_function(fn):
             return decorate_stream(self, fn)
 
+        start = self.start
+
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return await self.call(fn, *args, **kwargs)
+            attempt = Attempt(fn, args, kwargs)
+            return await (watched(self, attempt) if everywhere or here() else start(attempt))
 
         return update_wrapper(wrapper, fn)
 
 
-async def _watched(strategy: Strategy, attempt: Attempt, listeners: Sink) -> Any:
-    """A call that somebody listens to."""
+async def watched(strategy: Strategy, attempt: Attempt) -> Any:
+    """A new call that somebody listens to."""
+    listeners = sink()
     attempt.plain = False
     attempt.watch = watch = Watch(listeners)
     call_id, started = attempt.identify(), clock.now()
@@ -166,6 +169,9 @@ class Gate(Strategy):
 
     def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
         return guarded((self,), call, attempt)
+
+    def start(self, attempt: Attempt) -> Awaitable[Any]:
+        return guarded((self,), invoke, attempt)
 
     async def acquire(self) -> "Lease":
         """Take a permit by hand, waiting where the strategy allows it: `with await gate.acquire(): ...`.
@@ -300,25 +306,36 @@ async def guarded(gates: Sequence[Gate], call: Step, attempt: Attempt) -> Any:
                 announce(gate, attempt)
         value = await call(attempt)
     except BaseException as error:
-        _settle(gates, held, attempt, error, clock.now() - started, failed=True)
-        if isinstance(error, Rejected) and len(held) < len(gates):
-            _tell_rejection(gates[len(held)], error, attempt)
+        entered = len(held)
+        _settle(gates, held, attempt, error, started, failed=True)
+        if entered < len(gates) and isinstance(error, Rejected):
+            _tell_rejection(gates[entered], error, attempt)
         raise
     if isinstance(value, Lingering):
-        _settle_at_end(gates, held, attempt, value, clock.now() - started)
+        _settle_at_end(gates, held, attempt, value, started)
     else:
-        _settle(gates, held, attempt, value, clock.now() - started, failed=False)
+        _settle(gates, held, attempt, value, started, failed=False)
     return value
 
 
 def _settle(
-    gates: Sequence[Gate], held: list[Permit], attempt: Attempt, outcome: object, latency: float, *, failed: bool
+    gates: Sequence[Gate], held: list[Permit], attempt: Attempt, outcome: object, started: float, *, failed: bool
 ) -> None:
     now = clock.now()
-    for index in range(len(held) - 1, -1, -1):
-        held[index].settle(attempt.verdict(outcome, error=failed, classifier=gates[index].classifier), latency, now)
-    for gate in gates:
+    happened = False
+    while held:
+        permit = held.pop()
+        gate = gates[len(held)]
+        classifier = gate.classifier or attempt.classifier
+        if failed or (classifier is not None and classifier.values is not None):
+            verdict = attempt.verdict(outcome, error=failed, classifier=classifier)
+        else:
+            verdict = SUCCESS
+        permit.settle(verdict, now - started, now)
         if gate.outbox:
+            happened = True
+    if happened:
+        for gate in gates:
             announce(gate, attempt)
 
 

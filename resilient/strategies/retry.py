@@ -17,7 +17,7 @@ import anyio
 
 from resilient import clock
 from resilient._arguments import Duration, integer, seconds
-from resilient.context import Attempt
+from resilient.context import Attempt, invoke
 from resilient.outcome import Classifier, Kind, On, retry_on
 from resilient.strategies.backoff import Backoff, ByVerdict, Exponential, as_backoff
 from resilient.strategies.base import Inside, Lingering, Step, Strategy
@@ -74,6 +74,7 @@ class Retry(Strategy):
     dispose: Callable[[Any], object] | None = None
     random: Random = field(default=_random, repr=False, compare=False)
     classifier: Classifier | None = field(init=False, repr=False, compare=False)
+    start: Callable[[Attempt], Awaitable[Any]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.on is not None and self.classify is not None:
@@ -88,6 +89,7 @@ class Retry(Strategy):
         settle("backoff", as_backoff(self.backoff))
         settle("timeout", None if self.timeout is None else seconds("timeout", self.timeout))
         settle("max_retry_after", seconds("max_retry_after", self.max_retry_after))
+        settle("start", partial(self._run, invoke, ()))
         settle("classifier", self.classify if self.on is None else retry_on(self.on, self.never))
 
     @property
