@@ -219,7 +219,7 @@ def time_left(limit: float = math.inf) -> float:
 
 @contextlib.contextmanager
 def deadline(seconds: Duration) -> Iterator[anyio.CancelScope]:
-    """Give all calls in the block one budget of time: `with deadline(5.0): ...`.
+    """Give all calls in a block one budget of time.
 
     What still runs when it is used up is cancelled; every wait of a strategy inside (backoff, queue, tokens) gives up
     at once where it could not finish in time. A nested deadline can only shorten the outer one.

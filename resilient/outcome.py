@@ -147,7 +147,7 @@ def error_matcher(name: str, on: On) -> Callable[[Exception], bool]:
     if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in types):
         rejections = tuple(kind for kind in types if issubclass(kind, Rejected))  # type: ignore[arg-type]  # checked above
         return lambda error: isinstance(error, rejections if isinstance(error, Rejected) else types)  # type: ignore[arg-type]
-    if isinstance(on, tuple) or isinstance(on, type) or not callable(on):
+    if isinstance(on, (tuple, type)) or not callable(on):
         msg = f"{name}={on!r}: expected a type of exception, a tuple of them, or a predicate, e.g. {name}=(OSError, TimeoutError)"
         raise TypeError(msg)
     return on
@@ -190,8 +190,7 @@ def own_word(error: Exception) -> Verdict | None:
 def retry_after_of(error: Exception) -> float | None:
     """The hint that an exception carries as `retry_after`, in seconds, or None where it has no usable one."""
     hint = getattr(error, "retry_after", None)
-    usable = isinstance(hint, (int, float)) and 0 <= hint < float("inf")
-    return float(hint) if usable else None
+    return float(hint) if isinstance(hint, (int, float)) and 0 <= hint < float("inf") else None
 
 
 def retry_on(on: On, never: On | None = None) -> Classifier:

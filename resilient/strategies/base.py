@@ -71,7 +71,8 @@ class Strategy:
             msg = f"cannot wrap {fn!r}: put @{type(fn).__name__} above the strategy, so that it wraps a function"
             raise TypeError(msg)
         if is_stream_function(fn):
-            return decorate_stream(self, fn)
+            streamed: Callable[..., Any] = decorate_stream(self, fn)
+            return streamed
 
         start = self.start
 
@@ -79,7 +80,8 @@ class Strategy:
             attempt = Attempt(fn, args, kwargs)
             return await (watched(self, attempt) if everywhere or here() else start(attempt))
 
-        return update_wrapper(wrapper, fn)
+        update_wrapper(wrapper, fn)
+        return wrapper
 
 
 async def watched(strategy: Strategy, attempt: Attempt) -> Any:
@@ -183,10 +185,10 @@ class Gate(Strategy):
         try:
             permit = self.admit(clock.now()) or await self.wait(time_left())
         except Rejected as rejection:
-            _tell_rejection(self, rejection, None)
+            leave_rejection(self, rejection)
             raise
         finally:
-            announce(self, None)
+            announce(self)
         return Lease(self, permit)
 
     def acquire_nowait(self) -> "Lease":
@@ -202,10 +204,10 @@ class Gate(Strategy):
             if permit is None:
                 raise self.refuse(now)
         except Rejected as rejection:
-            _tell_rejection(self, rejection, None)
+            leave_rejection(self, rejection)
             raise
         finally:
-            announce(self, None)
+            announce(self)
         return Lease(self, permit)
 
     def permit(self) -> "PermitBlock":
@@ -231,7 +233,7 @@ class Lease:
         now = clock.now()
         verdict = SUCCESS if error is None else judge(self._gate.classifier, error, error=True)
         permit.settle(verdict, now - self._started, now)
-        announce(self._gate, None)
+        announce(self._gate)
 
     def __enter__(self) -> Self:
         return self
@@ -283,7 +285,7 @@ class Lingering:
             return
         self._has_ended = True
         callbacks, self._then = self._then, None
-        for then in reversed(callbacks or ()):
+        for then in callbacks or ():  # the innermost registered first
             then(error)
 
     async def discard(self) -> None:
@@ -291,9 +293,11 @@ class Lingering:
         self.ended(GeneratorExit())
 
 
-async def guarded(gates: Sequence[Gate], call: Step, attempt: Attempt) -> Any:
+async def guarded(gates: Sequence[Gate], call: Step, attempt: Attempt) -> Any:  # noqa: C901, PLR0912  the hard contracts, in one place
     """Enter the gates in order, run the call, settle in reverse on every way out. See the top of this module."""
     held: list[Permit] = []
+    outcome: Any = None
+    failed = happened = False
     started = clock.now()
     try:
         for gate in gates:
@@ -304,53 +308,48 @@ async def guarded(gates: Sequence[Gate], call: Step, attempt: Attempt) -> Any:
             held.append(permit)
             if gate.outbox:
                 announce(gate, attempt)
-        value = await call(attempt)
+        outcome = await call(attempt)
+        return outcome  # noqa: TRY300  permits are settled in `finally`, once for every way out
     except BaseException as error:
-        entered = len(held)
-        _settle(gates, held, attempt, error, started, failed=True)
-        if entered < len(gates) and isinstance(error, Rejected):
-            _tell_rejection(gates[entered], error, attempt)
+        failed, outcome = True, error
+        if len(held) < len(gates) and isinstance(error, Rejected):
+            happened = True
+            leave_rejection(gates[len(held)], error, attempt)
         raise
-    if isinstance(value, Lingering):
-        _settle_at_end(gates, held, attempt, value, started)
-    else:
-        _settle(gates, held, attempt, value, started, failed=False)
-    return value
+    finally:
+        now = clock.now()
+        if isinstance(outcome, Lingering):
+            _settle_at_end(gates, held, attempt, outcome, now - started, now)
+        while held:
+            permit = held.pop()
+            gate = gates[len(held)]
+            classifier = gate.classifier or attempt.classifier
+            if failed or (classifier is not None and classifier.values is not None):
+                verdict = attempt.verdict(outcome, error=failed, classifier=classifier)
+            else:
+                verdict = SUCCESS
+            permit.settle(verdict, now - started, now)
+            if gate.outbox:
+                happened = True
+        if happened:
+            for gate in gates:
+                announce(gate, attempt)
+        del outcome  # an exception refers to its frames: no cycle
 
 
-def _settle(
-    gates: Sequence[Gate], held: list[Permit], attempt: Attempt, outcome: object, started: float, *, failed: bool
+def _settle_at_end(
+    gates: Sequence[Gate], held: list[Permit], attempt: Attempt, value: Lingering, latency: float, now: float
 ) -> None:
-    now = clock.now()
-    happened = False
+    """Settle what does not linger now, and see that the rest is settled when the value has ended. Empties `held`."""
+    lingering: list[tuple[Gate, Permit, Verdict]] = []
     while held:
         permit = held.pop()
         gate = gates[len(held)]
-        classifier = gate.classifier or attempt.classifier
-        if failed or (classifier is not None and classifier.values is not None):
-            verdict = attempt.verdict(outcome, error=failed, classifier=classifier)
-        else:
-            verdict = SUCCESS
-        permit.settle(verdict, now - started, now)
-        if gate.outbox:
-            happened = True
-    if happened:
-        for gate in gates:
-            announce(gate, attempt)
-
-
-def _settle_at_end(gates: Sequence[Gate], held: list[Permit], attempt: Attempt, value: Lingering, latency: float) -> None:
-    """Settle what does not linger now, and the rest when the value has ended."""
-    now = clock.now()
-    lingering: list[tuple[Gate, Permit, Verdict]] = []
-    for gate, permit in zip(reversed(gates), reversed(held), strict=True):
         verdict = attempt.verdict(value, error=False, classifier=gate.classifier)
         if permit.lingers:
             lingering.append((gate, permit, verdict))
         else:
             permit.settle(verdict, latency, now)
-    for gate in gates:
-        if gate.outbox:
             announce(gate, attempt)
 
     def settle_lingering(error: BaseException | None) -> None:
@@ -358,8 +357,7 @@ def _settle_at_end(gates: Sequence[Gate], held: list[Permit], attempt: Attempt, 
         for gate, permit, verdict in lingering:
             permit.settle(_verdict_at_end(gate, attempt, verdict, error), latency, now)
         for gate, _, _ in lingering:
-            if gate.outbox:
-                announce(gate, attempt)
+            announce(gate, attempt)
 
     if lingering:
         value.on_end(settle_lingering)
@@ -373,8 +371,8 @@ def _verdict_at_end(gate: Gate, attempt: Attempt, at_return: Verdict, error: Bas
     return attempt.verdict(error, error=True, classifier=gate.classifier)
 
 
-def announce(gate: Gate, attempt: Attempt | None) -> None:
-    """Tell what happened inside a gate. Nothing happens inside a listener that changes what is told."""
+def announce(gate: Gate, attempt: Attempt | None = None) -> None:
+    """Tell what happened inside a gate, after it is over: a listener that calls the gate finds it in order."""
     happened, gate.outbox = gate.outbox, None
     for event in happened or ():
         if attempt is None:
@@ -383,7 +381,8 @@ def announce(gate: Gate, attempt: Attempt | None) -> None:
             attempt.notify(event)
 
 
-def _tell_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None) -> None:
+def leave_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None = None) -> None:
+    """Put the rejection into the outbox of the gate that refused."""
     key = attempt.key if attempt is not None else None
     rejection.key = key
     event = CallRejected(
@@ -395,7 +394,4 @@ def _tell_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None) ->
         retry_after=rejection.retry_after,
         nth=getattr(rejection, "rejections", 1),
     )
-    if attempt is None:
-        emit_notable(sink(), event)
-    else:
-        attempt.notify(event)
+    gate.outbox = [*(gate.outbox or ()), event]

@@ -1,7 +1,7 @@
 """Fallback: something in place of a failed outcome.
 
-It stands outermost as a rule. What it replaces is an exception that matches `on`, or a value that the
-classifier calls retryable or unhealthy; cancellation passes through. The call is then marked as degraded, in its events and timeline.
+It stands outermost as a rule. What it replaces is an exception that matches `on`, or a value that the classifier calls
+retryable or unhealthy; cancellation passes through. The call is then marked as degraded, in its events and timeline.
 """
 
 import inspect

@@ -5,7 +5,6 @@ loop decides synchronously (`decide`: from a verdict to "wait so long" or "stop,
 it sleeps and runs the next attempt outside of any `except` block. The same loop drives `async for attempt in retry`.
 """
 
-import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -74,7 +73,6 @@ class Retry(Strategy):
     dispose: Callable[[Any], object] | None = None
     random: Random = field(default=_random, repr=False, compare=False)
     classifier: Classifier | None = field(init=False, repr=False, compare=False)
-    start: Callable[[Attempt], Awaitable[Any]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.on is not None and self.classify is not None:
@@ -89,7 +87,6 @@ class Retry(Strategy):
         settle("backoff", as_backoff(self.backoff))
         settle("timeout", None if self.timeout is None else seconds("timeout", self.timeout))
         settle("max_retry_after", seconds("max_retry_after", self.max_retry_after))
-        settle("start", partial(self._run, invoke, ()))
         settle("classifier", self.classify if self.on is None else retry_on(self.on, self.never))
 
     @property
@@ -107,40 +104,60 @@ class Retry(Strategy):
     def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
         return self._run(call, (), attempt)
 
+    def start(self, attempt: Attempt) -> Awaitable[Any]:
+        return self._run(invoke, (), attempt)
+
     async def _run(self, call: Step, inside: Inside, attempt: Attempt) -> Any:
+        """The first attempt. What follows a failed one is `_go_on`: a success allocates nothing."""
         classifier = self.classifier or attempt.classifier
         if classifier is None:
             raise TypeError(_NOBODY_SAYS)
         started = clock.now()
-        if self.timeout is not None:
-            attempt.deadline = min(attempt.deadline, started + self.timeout)  # type: ignore[operator]  # a float
-            attempt.plain = False
-        if self.budget is not None:
-            attempt.sibling(self.budget).deposit(started)
+        if self.timeout is not None or self.budget is not None:
+            self._enter(attempt, started)
+        value = error = None
+        try:
+            value = await call(attempt)
+        except Exception as caught:  # noqa: BLE001  the verdict says what it is; cancellation is no Exception
+            error = caught
+        if error is None and classifier.values is None:
+            return value
+        rest = self._go_on(call, inside, attempt, value, error, started)
+        del value, error  # an exception keeps its frames, and they what they hold: not across a wait
+        return await rest
+
+    async def _go_on(
+        self, call: Step, inside: Inside, attempt: Attempt, value: Any, error: Exception | None, started: float
+    ) -> Any:
+        """Decide after each attempt, and act: hand out its outcome, or wait and make the next one."""
         loop: RetryLoop | None = None
         while True:
-            error: Exception | None = None
-            value: Any = None
-            try:
-                value = await call(attempt)
-            except Exception as caught:  # noqa: BLE001  the verdict says what it is; cancellation is no Exception
-                error = caught
-            if error is None and classifier.values is None:
-                return value
-            verdict = attempt.verdict(value if error is None else error, error=error is not None, classifier=classifier)
+            outcome = value if error is None else error
+            verdict = attempt.verdict(outcome, error=error is not None, classifier=self.classifier)
             if verdict.kind is Kind.SUCCESS:
                 return value
-            if loop is None:
-                loop = RetryLoop(self, inside, started)
+            loop = loop or RetryLoop(self, inside, started)
             delay = loop.decide(attempt, verdict, error)
             if delay is None:
                 return loop.surface(value, error)
             with loop.paid():
                 if error is None:
                     await self._dispose_of(value)
-                value = error = None  # an exception keeps its frames, and they what they hold: not across a wait
+                value = error = outcome = None
                 await anyio.sleep(delay)
             attempt = loop.next_attempt(attempt)
+            try:
+                value = await call(attempt)
+            except Exception as caught:  # noqa: BLE001  as above
+                error = caught
+
+    def _enter(self, attempt: Attempt, now: float) -> None:
+        """A call begins: its window for attempts, and what it earns for the budget."""
+        if self.timeout is not None:
+            attempt.deadline = min(attempt.deadline, now + self.timeout)  # type: ignore[operator]  # a float
+            attempt.plain = False
+        if self.budget is not None:
+            attempt.sibling(self.budget).deposit(now)
 
     async def _dispose_of(self, value: Any) -> None:
         try:
@@ -161,10 +178,7 @@ class Retry(Strategy):
             raise TypeError(_NOBODY_SAYS)
         attempt = Attempt(_block)
         started = clock.now()
-        if self.timeout is not None:
-            attempt.deadline = started + self.timeout  # type: ignore[operator]  # a float
-        if self.budget is not None:
-            self.budget.deposit(started)
+        self._enter(attempt, started)
         attempt.plain = False
         loop = RetryLoop(self, (), started)
         while True:

@@ -100,7 +100,9 @@ class RetryLoop:
         attempt.forget_verdict()
         return delay
 
-    def _next(self, attempt: Attempt, verdict: Verdict, now: float, left: float) -> tuple[str, float, Source]:
+    def _next(  # noqa: PLR0911  one return for each reason to stop, in the order in which they are asked
+        self, attempt: Attempt, verdict: Verdict, now: float, left: float
+    ) -> tuple[str, float, Source]:
         """The reason to stop, or "" with the delay and where it comes from."""
         retry = self._retry
         if verdict.kind is Kind.ABORT:
@@ -130,10 +132,8 @@ class RetryLoop:
     def _delay(self, verdict: Verdict) -> tuple[float, Source]:
         backoff = self._retry.backoff
         chosen = backoff.choose(verdict) if isinstance(backoff, ByVerdict) else backoff
-        for known, schedule in self._schedules:
-            if known == chosen:
-                break
-        else:
+        schedule = next((schedule for known, schedule in self._schedules if known == chosen), None)
+        if schedule is None:
             schedule = chosen.delays(self._retry.random)
             self._schedules.append((chosen, schedule))
         delay = next(schedule)
@@ -181,10 +181,10 @@ class RetryLoop:
         if isinstance(error, Rejected) and self._last_error is not None:
             error = self._last_error
         self._last_error = None
-        if error is None:
-            return value
-        self._describe(error)
-        _raise(error)
+        if error is not None:
+            self._describe(error)
+            _raise(error)
+        return value
 
     def _describe(self, error: Exception) -> None:
         """Attach the record to an exception that surfaces, and the note where there is something to say."""
