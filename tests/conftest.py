@@ -1,0 +1,102 @@
+"""How the tests run.
+
+Virtual time, the rule: `pytestmark = pytest.mark.anyio` and `async def test_...` run on asyncio (debug), asyncio with
+eager tasks (Python 3.12+) and trio. Each test has a clock of its own, at 0.0, which jumps where everything would sleep;
+`resilient.clock.now()` and `anyio.current_time()` are that clock, so elapsed times are exact. It must not do real I/O.
+
+Real time, for tests with sockets and threads: a test that asks for the fixture `real_backend` (as an argument, or by
+`pytest.mark.usefixtures("real_backend")`) runs on asyncio (debug), uvloop and trio, and fails after 5 seconds. Its value
+is the name of the backend: "asyncio", "uvloop" or "trio".
+
+asyncio only: `@pytest.mark.asyncio` (pytest-asyncio), or `@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)`.
+
+Other fixtures: `anyio_backend_name` ("asyncio" or "trio") is anyio's own. `tests/` is on the import path: helpers that
+several files share are plain modules there.
+
+After each test what is shared by the whole process must be as it was: clock, switches, listeners.
+"""
+
+import asyncio
+import functools
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from resilient import _switch, clock
+from resilient.observe import listeners
+from resilient.testing import virtual_time
+
+VIRTUAL = ["asyncio", "eager", "trio"] if sys.version_info >= (3, 12) else ["asyncio", "trio"]
+REAL = ["real-asyncio", "real-uvloop", "real-trio"]
+GUARD = 5.0  # seconds that a test in real time may take
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the backends of a test; a `parametrize` of its own wins."""
+    chosen = any("anyio_backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "anyio_backend" in metafunc.fixturenames and not chosen:
+        metafunc.parametrize("anyio_backend", REAL if "real_backend" in metafunc.fixturenames else VIRTUAL, indirect=True)
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The backend that anyio's plugin runs the test on. See the top of this file."""
+    name: str = request.param
+    if name.startswith("real-"):
+        yield _REAL_OPTIONS[name]
+        return
+    with virtual_time("trio" if name == "trio" else "asyncio") as time:
+        backend, options = time.anyio_backend
+        if name == "eager":
+            options = {"loop_factory": functools.partial(_eager_loop, options["loop_factory"])}
+        yield backend, options if name == "trio" else {"debug": True, **options}
+
+
+_REAL_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "real-asyncio": ("asyncio", {"debug": True}),
+    "real-uvloop": ("asyncio", {"use_uvloop": True}),
+    "real-trio": ("trio", {}),
+}
+
+
+def _eager_loop(make: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.AbstractEventLoop:
+    loop = make()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]  # Python 3.12
+    return loop
+
+
+@pytest.fixture
+def real_backend(request: pytest.FixtureRequest, anyio_backend: object) -> str:
+    """Run the test in real time, with a limit. See the top of this file."""
+    test: Callable[..., Awaitable[object]] = request.node.obj
+
+    @functools.wraps(test)
+    async def guarded(**arguments: object) -> None:
+        with anyio.fail_after(GUARD):
+            await test(**arguments)
+
+    request.node.obj = guarded
+    name: str = request.node.callspec.params["anyio_backend"]
+    return name.removeprefix("real-")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """What the whole process shares is the same after the test as before."""
+    before = _shared_state()
+    yield
+
+    assert _shared_state() == before
+
+
+def _shared_state() -> dict[str, object]:
+    return {
+        "clock.now": clock.now,
+        "clock.sleep": clock.sleep,
+        "switch": _switch.enabled,
+        "listeners": list(listeners.everywhere),
+        "logs": list(listeners.notable),
+    }
