@@ -12,7 +12,7 @@ and `notable`, where the logs plug in.
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -54,7 +54,7 @@ def remove_listener(listener: Listener) -> None:
 
 
 @contextlib.contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listening(listener: Listener) -> Generator[None]:
     """Let `listener` hear the events of calls made inside the block, by this task and the tasks that it starts."""
     token = _here.set((*_here.get(), listener))
     try:
@@ -87,7 +87,8 @@ def emit_notable(listeners: Sink, event: Event) -> None:
 def _report(listener: Listener) -> None:
     if id(listener) not in _reported:
         _reported.add(id(listener))
-        logging.getLogger("resilient").exception("the listener %r raised; this is reported once, the call goes on", listener)
+        message = "the listener %r raised; this is reported once, the call goes on"
+        logging.getLogger("resilient").exception(message, listener)  # noqa: LOG004  it is called while an exception is handled
 
 
 class Dispatch:
