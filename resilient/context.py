@@ -11,7 +11,7 @@ the call around it, and anyio's effective deadline. Mutable state: the context v
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar, cast
 
@@ -218,7 +218,7 @@ def time_left(limit: float = math.inf) -> float:
 
 
 @contextlib.contextmanager
-def deadline(seconds: Duration) -> Iterator[anyio.CancelScope]:
+def deadline(seconds: Duration) -> Generator[anyio.CancelScope]:
     """Give all calls in a block one budget of time.
 
     What still runs when it is used up is cancelled; every wait of a strategy inside (backoff, queue, tokens) gives up

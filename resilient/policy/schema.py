@@ -74,14 +74,14 @@ class Policy:
                 raise TypeError(msg)
 
     @classmethod
-    def http(cls, **changes: Any) -> Self:
-        """The defaults for HTTP clients, safe for production; `changes` replace single fields.
+    def http(cls) -> Self:
+        """The defaults for HTTP clients, safe for production; `Policy.http().replace(...)` changes single fields.
 
         Three attempts with full jitter from 0.1 to 5 s, paid for by a budget; no wait and no new attempt more than 30 s after
         the call began, while an attempt that runs is never cut; a circuit breaker. No hedge, bulkhead or limiter.
         """
         retry = Retry(attempts=3, backoff=Exponential(initial=0.1, maximum=5.0), timeout=30.0, budget=RetryBudget())
-        return cls(**{"retry": retry, "circuit_breaker": CircuitBreaker(), **changes})
+        return cls(retry=retry, circuit_breaker=CircuitBreaker())
 
     def replace(self, **changes: Any) -> Self:
         """A copy with other fields: `policy.replace(attempt_timeout=2.0)`."""

@@ -13,9 +13,9 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial, update_wrapper
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, overload
 
-from resilient import clock
+from resilient import _switch, clock
 from resilient.context import Attempt, Watch, invoke, time_left
 from resilient.errors import Rejected
 from resilient.observe.events import CallFinished, CallRejected, Event
@@ -67,7 +67,7 @@ class Strategy:
         """Decorate an async function or an async generator function; its signature is kept."""
         from resilient.strategies.streams import decorate_stream, is_stream_function  # noqa: PLC0415  it builds on this module
 
-        if isinstance(fn, (classmethod, staticmethod)) or not callable(fn):
+        if type(fn) in {classmethod, staticmethod} or not callable(fn):
             msg = f"cannot wrap {fn!r}: put @{type(fn).__name__} above the strategy, so that it wraps a function"
             raise TypeError(msg)
         if is_stream_function(fn):
@@ -93,7 +93,7 @@ async def watched(strategy: Strategy, attempt: Attempt) -> Any:
     outcome: object = None
     failed = True
     try:
-        outcome = value = await strategy.start(attempt)
+        outcome = value = await (strategy.start(attempt) if _switch.enabled else invoke(attempt))
         failed = False
     except BaseException as error:
         outcome = error
@@ -130,6 +130,18 @@ class Permit(Protocol):
         ...
 
 
+class _Uncounted:
+    """The permit that a gate hands out by hand while the strategies are disabled."""
+
+    lingers = False
+
+    def settle(self, verdict: Verdict, latency: float, now: float) -> None:
+        pass
+
+
+_UNCOUNTED: Final = _Uncounted()
+
+
 class Gate(Strategy):
     """An admission strategy: it grants a permit, asks the caller to wait, or refuses.
 
@@ -158,7 +170,10 @@ class Gate(Strategy):
         """Whether its state equals that of a new sibling, so that nothing is lost when it is forgotten."""
 
     def ready_in(self, now: float) -> float:
-        """Seconds until it may admit a call, as far as is known; 0.0 where it may now. Asking changes nothing."""
+        """Seconds for which it is known to refuse every call: an open breaker does. Where callers may wait: 0.0.
+
+        A retry asks before it waits, so as not to wait for a refusal. Asking changes nothing.
+        """
         return 0.0
 
     def refuse(self, now: float) -> Rejected:
@@ -182,6 +197,8 @@ class Gate(Strategy):
             Rejected: there is no permit, or none in time (the deadline around counts).
 
         """
+        if not _switch.enabled:
+            return Lease(self, _UNCOUNTED)
         try:
             permit = self.admit(clock.now()) or await self.wait(time_left())
         except Rejected as rejection:
@@ -198,6 +215,8 @@ class Gate(Strategy):
             Rejected: there is no permit now.
 
         """
+        if not _switch.enabled:
+            return Lease(self, _UNCOUNTED)
         now = clock.now()
         try:
             permit = self.admit(now)

@@ -7,7 +7,7 @@ carries, and the permit of the budget that paid for the next attempt, which is g
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
@@ -158,7 +158,7 @@ class RetryLoop:
         return self._spending is not None
 
     @contextlib.contextmanager
-    def paid(self) -> Iterator[None]:
+    def paid(self) -> Generator[None]:
         """The wait for an attempt that was paid for: what was paid is given back if the wait is cut short."""
         try:
             yield
