@@ -135,10 +135,11 @@ class BreakerStateChanged(Event):
         strategy: its name.
         old: the state before.
         new: the state now.
-        why: e.g. `failure_rate`, `slow_rate`, `consecutive_failures`, `trip`, `open_elapsed`, `probes_succeeded`, `probe_failed`,
-            `by_hand`, `retry_after`.
+        why: `failure_rate`, `slow_rate`, `consecutive_failures`, `trip`, `open_elapsed`, `probes_succeeded`, `probe_failed`,
+            `probe_slow`, or `by_hand`.
         open_for: seconds that it will stay open, where it opens; else None.
-        rejections: calls refused since it opened, where it closes; else 0.
+        rejections: calls refused since it opened, where it lets all calls through again; else 0.
+        monitor_only: it only watches: this is what would have happened, no call is refused.
 
     """
 
@@ -148,6 +149,7 @@ class BreakerStateChanged(Event):
     why: str
     open_for: float | None = None
     rejections: int = 0
+    monitor_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

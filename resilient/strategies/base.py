@@ -11,6 +11,7 @@ settled when it has ended, the others when it is returned.
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial, update_wrapper
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, overload
@@ -125,8 +126,11 @@ class Permit(Protocol):
         """Whether it is settled only when a lingering value has ended, not when it is returned."""
         ...
 
-    def settle(self, verdict: Verdict, latency: float, now: float) -> None:
-        """Hear how it ended. `latency` is in seconds, from the admission to the return of the value."""
+    def settle(self, verdict: Verdict, latency: float, now: float) -> "Permit | None":
+        """Hear how it ended. `latency` is in seconds, from the admission to the return of the value.
+
+        A permit that does not linger may hand back one that does: it hears how the rest of a lingering value went.
+        """
         ...
 
 
@@ -156,6 +160,13 @@ class Gate(Strategy):
     def __init__(self, name: str) -> None:
         self.name = name
         self.outbox: list[Event] | None = None  # what happened inside, told by whoever drives the machine
+
+    def leave(self, event: Event) -> None:
+        """Put an event into the outbox, to be told when what goes on is over."""
+        if self.outbox is None:
+            self.outbox = [event]
+        else:
+            self.outbox.append(event)
 
     @abstractmethod
     def admit(self, now: float) -> Permit | None:
@@ -368,7 +379,9 @@ def _settle_at_end(
         if permit.lingers:
             lingering.append((gate, permit, verdict))
         else:
-            permit.settle(verdict, latency, now)
+            rest = permit.settle(verdict, latency, now)
+            if rest is not None:
+                lingering.append((gate, rest, verdict))
             announce(gate, attempt)
 
     def settle_lingering(error: BaseException | None) -> None:
@@ -390,14 +403,27 @@ def _verdict_at_end(gate: Gate, attempt: Attempt, at_return: Verdict, error: Bas
     return attempt.verdict(error, error=True, classifier=gate.classifier)
 
 
+class _Telling(list[Event]):
+    """An outbox that is being told."""
+
+
 def announce(gate: Gate, attempt: Attempt | None = None) -> None:
-    """Tell what happened inside a gate, after it is over: a listener that calls the gate finds it in order."""
-    happened, gate.outbox = gate.outbox, None
-    for event in happened or ():
-        if attempt is None:
-            emit_notable(sink(), event)
-        else:
-            attempt.notify(event)
+    """Tell what happened inside a gate, after it is over: a listener that calls the gate finds it in order.
+
+    What a listener brings about in the same gate is told in its turn: everyone hears the events in the order of their making.
+    """
+    happened = gate.outbox
+    if not happened or isinstance(happened, _Telling):
+        return
+    gate.outbox = telling = _Telling(happened)
+    try:
+        for event in telling:  # it may grow meanwhile
+            if attempt is None:
+                emit_notable(sink(), event)
+            else:
+                attempt.notify(event if event.call_id else replace(event, key=attempt.key, call_id=attempt.identify()))
+    finally:
+        gate.outbox = None
 
 
 def leave_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None = None) -> None:
@@ -413,4 +439,4 @@ def leave_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None = N
         retry_after=rejection.retry_after,
         nth=getattr(rejection, "rejections", 1),
     )
-    gate.outbox = [*(gate.outbox or ()), event]
+    gate.leave(event)
