@@ -6,6 +6,7 @@ carries, and the permit of the budget that paid for the next attempt, which is g
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Generator, Iterator
 from types import TracebackType
@@ -191,10 +192,12 @@ class RetryLoop:
         attach(error, self._record)
         if self._stopped is None:
             return
-        reasons = [event.verdict.reason for event in self._record.attempts]
+        made = self._stopped.attempts
+        reasons = itertools.groupby(event.verdict.reason for event in self._record.attempts)
+        outcomes = ", ".join(f"{reason} ×{times}" if (times := len(list(run))) > 1 else reason for reason, run in reasons)
         note = (
-            f"{_NOTE}{self._stopped.attempts} attempts in {self._stopped.at - self._started:.3g} s "
-            f"({', '.join(reasons)}); stopped: {self._stopped.reason}"
+            f"{_NOTE}{made} attempt{'' if made == 1 else 's'} in {self._stopped.at - self._started:.3g} s "
+            f"({outcomes}); stopped: {self._stopped.reason}"
         )
         notes: list[str] = getattr(error, "__notes__", [])
         notes[:] = [other for other in notes if not other.startswith(_NOTE)]  # one note, also on an error that is raised again
