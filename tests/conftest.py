@@ -69,7 +69,7 @@ def _eager_loop(make: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.Abstra
 
 
 @pytest.fixture
-def real_backend(request: pytest.FixtureRequest, anyio_backend: object) -> str:
+def real_backend(request: pytest.FixtureRequest, anyio_backend: object) -> str:  # noqa: ARG001  it must be set up first
     """Run the test in real time, with a limit. See the top of this file."""
     test: Callable[..., Awaitable[object]] = request.node.obj
 

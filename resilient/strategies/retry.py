@@ -12,9 +12,7 @@ from functools import partial
 from random import Random
 from typing import Any, Final, Self
 
-import anyio
-
-from resilient import clock
+from resilient import _switch, clock
 from resilient._arguments import Duration, integer, seconds
 from resilient.context import Attempt, invoke
 from resilient.outcome import Classifier, Kind, On, retry_on
@@ -144,7 +142,7 @@ class Retry(Strategy):
                 if error is None:
                     await self._dispose_of(value)
                 value = error = outcome = None
-                await anyio.sleep(delay)
+                await clock.sleep(delay)
             attempt = loop.next_attempt(attempt)
             try:
                 value = await call(attempt)
@@ -178,16 +176,17 @@ class Retry(Strategy):
             raise TypeError(_NOBODY_SAYS)
         attempt = Attempt(_block)
         started = clock.now()
-        self._enter(attempt, started)
+        retry = self if _switch.enabled else self.replace(attempts=1, budget=None, timeout=None)
+        retry._enter(attempt, started)  # noqa: SLF001  our own class
         attempt.plain = False
-        loop = RetryLoop(self, (), started)
+        loop = RetryLoop(retry, (), started)
         while True:
             block = AttemptBlock(loop, attempt)
             yield block
             if block.delay is None:
                 return
             with loop.paid():
-                await anyio.sleep(block.delay)
+                await clock.sleep(block.delay)
             attempt = loop.next_attempt(attempt)
 
 

@@ -31,7 +31,7 @@ Ts = TypeVarTuple("Ts")
 Backend = Literal["asyncio", "trio"]
 
 
-class Deadlock(Exception):  # noqa: N818  it is what it is called
+class Deadlock(Exception):
     """Under virtual time every task waits for something that no task, timer, thread or socket can bring about."""
 
     def __str__(self) -> str:

@@ -2,7 +2,6 @@ import anyio
 import pytest
 
 from resilient import clock
-from resilient.testing import virtual_time
 
 pytestmark = pytest.mark.anyio
 
