@@ -74,6 +74,8 @@ class RetryLoop:
         left = time_left(attempt.deadline)
         source: Source
         reason, delay, source = self._next(attempt, verdict, now, left)
+        if reason == "deadline" and left == -math.inf:
+            return 0.0  # no deadline: the scope around is cancelled, and the wait will say so
         name = "" if error is None else type(error).__name__
         if reason:
             self._stop(
