@@ -1,0 +1,102 @@
+"""How the public interface looks to a type checker. mypy and pyright read this file; it is never run."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from typing import Any, assert_type
+
+from resilient import (
+    Bulkhead,
+    CircuitBreaker,
+    Event,
+    Fallback,
+    Keyed,
+    Pipeline,
+    Policy,
+    Retry,
+    Timeout,
+    TokenBucket,
+    add_listener,
+    deadline,
+    record_timeline,
+)
+from resilient.context import Attempt
+from resilient.strategies.base import Step, Strategy
+
+retry = Retry(on=(ConnectionError, TimeoutError))
+pipeline = Pipeline(Timeout(10), retry, CircuitBreaker(), Bulkhead(10), TokenBucket(100), Timeout(2))
+
+
+async def fetch(user_id: int, *, fresh: bool = False) -> str:
+    return f"{user_id} {fresh}"
+
+
+@pipeline
+async def decorated(user_id: int, *, fresh: bool = False) -> str:
+    return f"{user_id} {fresh}"
+
+
+@retry
+async def stream(prompt: str) -> AsyncIterator[bytes]:
+    yield prompt.encode()
+
+
+class Service:
+    @retry
+    async def method(self, user_id: int) -> str:
+        return str(user_id)
+
+    @staticmethod
+    @retry
+    async def static(user_id: int) -> str:
+        return str(user_id)
+
+
+class Custom(Strategy):
+    async def run(self, call: Step, attempt: Attempt) -> Any:
+        return await call(attempt)
+
+
+def hear(event: Event) -> None:
+    assert_type(event.key, str | None)
+
+
+async def signatures_are_kept() -> None:
+    assert_type(await decorated(1, fresh=True), str)
+    assert_type(await pipeline.call(fetch, 1, fresh=True), str)
+    assert_type(await retry.call(fetch, user_id=1), str)
+    assert_type(await Service().method(1), str)
+    assert_type(await Service.static(1), str)
+    assert_type(await Custom().call(fetch, 1), str)
+    assert_type(await Fallback("nobody").call(fetch, 1), str)
+    assert_type(await Policy.http().pipeline().call(fetch, 1), str)
+    assert_type(stream("tea"), AsyncGenerator[bytes])
+    async for item in stream("tea"):
+        assert_type(item, bytes)
+    callable_as_before: Callable[[int], Coroutine[Any, Any, str]] = Service().method
+    await callable_as_before(1)
+
+
+async def wrong_calls_are_found() -> None:
+    await decorated("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await decorated(1, True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # noqa: FBT003
+    await pipeline.call(fetch, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await pipeline.call(fetch)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await Service().method()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    retry(print)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    Retry(OSError)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Pipeline(fetch)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def blocks_have_types() -> None:
+    async for attempt in retry:
+        with attempt:
+            assert_type(attempt.number, int)
+    async with Bulkhead(10):
+        pass
+    async with CircuitBreaker().permit():
+        pass
+    with await TokenBucket(1).acquire():
+        pass
+    with deadline(5.0), record_timeline() as timeline:
+        assert_type(timeline.render(), str)
+    assert_type(Keyed(Bulkhead(10))["tenant"], Bulkhead)
+    add_listener(hear)
