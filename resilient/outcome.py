@@ -7,7 +7,7 @@ not be sent again (`PERMANENT`) and yet tells that the service is unwell (`UNHEA
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 
@@ -217,7 +217,10 @@ def failure_on(on: On, never: On | None = None) -> Classifier:
     refused = error_matcher("never", never) if never is not None else None
 
     def errors(error: Exception) -> Verdict:
-        return _UNCLASSIFIED if wanted(error) and not (refused is not None and refused(error)) else _ANSWERED
+        if not wanted(error) or (refused is not None and refused(error)):
+            return _ANSWERED
+        hint = retry_after_of(error)
+        return _UNCLASSIFIED if hint is None else replace(_UNCLASSIFIED, retry_after=hint)
 
     return Classifier(errors)
 
