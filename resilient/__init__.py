@@ -1,1 +1,81 @@
-"""Resilience for asyncio and trio: retries, circuit breakers, bulkheads, rate limits, and how they compose."""
+"""Resilience for asyncio and trio: retries, circuit breakers, bulkheads, rate limits, and how they compose.
+
+The public names, re-exported. The map of the package:
+
+    errors → outcome, observe, context → strategies → pipeline, keyed → policy → testing, cli
+"""
+
+from resilient.context import Attempt, current_attempt, deadline
+from resilient.errors import (
+    BulkheadFull,
+    CircuitOpen,
+    DeadlineExceeded,
+    RateLimited,
+    Rejected,
+    ResilienceError,
+    RetryableError,
+    TimeoutExceeded,
+)
+from resilient.keyed import Keyed
+from resilient.observe.listeners import add_listener, listening, remove_listener
+from resilient.observe.logs import configure_logging
+from resilient.observe.timeline import Timeline, record_timeline, timeline_of
+from resilient.outcome import Classifier, Health, Kind, Outcome, Verdict
+from resilient.pipeline import Pipeline
+from resilient.policy.schema import Policy
+from resilient.strategies.backoff import Backoff, ByVerdict, Constant, Exponential, Fibonacci, Linear
+from resilient.strategies.base import Gate, Lingering, Strategy
+from resilient.strategies.budget import RetryBudget
+from resilient.strategies.bulkhead import Bulkhead
+from resilient.strategies.circuit_breaker import CircuitBreaker
+from resilient.strategies.fallback import Fallback
+from resilient.strategies.rate_limit import TokenBucket
+from resilient.strategies.retry import Retry
+from resilient.strategies.timeout import Timeout
+from resilient.strategies.windows import CountWindow
+
+__all__ = (
+    "Attempt",
+    "Backoff",
+    "Bulkhead",
+    "BulkheadFull",
+    "ByVerdict",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "Classifier",
+    "Constant",
+    "CountWindow",
+    "DeadlineExceeded",
+    "Exponential",
+    "Fallback",
+    "Fibonacci",
+    "Gate",
+    "Health",
+    "Keyed",
+    "Kind",
+    "Linear",
+    "Lingering",
+    "Outcome",
+    "Pipeline",
+    "Policy",
+    "RateLimited",
+    "Rejected",
+    "ResilienceError",
+    "Retry",
+    "RetryBudget",
+    "RetryableError",
+    "Strategy",
+    "Timeline",
+    "Timeout",
+    "TimeoutExceeded",
+    "TokenBucket",
+    "Verdict",
+    "add_listener",
+    "configure_logging",
+    "current_attempt",
+    "deadline",
+    "listening",
+    "record_timeline",
+    "remove_listener",
+    "timeline_of",
+)
