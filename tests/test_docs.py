@@ -79,3 +79,11 @@ def test_every_strategy_has_a_page() -> None:
     shared = {"base", "windows"}  # what all strategies are made of; the setting `CountWindow` is told with the breaker
 
     assert strategies - shared <= {page.stem for page in (ROOT / "docs" / "strategies").glob("*.md")}
+
+
+def test_every_page_is_listed_on_the_first_one() -> None:
+    """A reader finds each page from `docs/index.md`."""
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / target).resolve() for target in _LINK.findall(index.read_text())}
+
+    assert [name_of(page) for page in PAGES[1:] if page not in linked | {index}] == []

@@ -1,14 +1,14 @@
 """The packages as others see them: what is public, what an import costs, what the distribution carries."""
 
 import importlib
-import importlib.metadata
 import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -17,6 +17,13 @@ import resilient_integrations
 
 ROOT: Final = Path(__file__).parent.parent
 SOURCES: Final = [str(Path(package.__path__[0]).parent) for package in (resilient, resilient_integrations)]
+
+
+PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def name_in(requirement: str) -> str:
+    return re.split(r"[^\w-]", requirement)[0]
 
 
 def modules_of(package: ModuleType) -> list[str]:
@@ -99,15 +106,23 @@ def test_both_packages_are_typed(package: ModuleType) -> None:
 
 def test_a_bare_install_requires_anyio_and_structlog_only() -> None:
     """Everything else is an extra."""
-    requirements = importlib.metadata.requires("resilient-anyio") or []
-    bare = {re.split(r"[^\w-]", requirement)[0] for requirement in requirements if "extra ==" not in requirement}
-
-    assert bare == {"anyio", "structlog"}
+    assert {name_in(requirement) for requirement in PROJECT["dependencies"]} == {"anyio", "structlog"}
 
 
 def test_peers_are_installed_for_benchmarks_only() -> None:
-    """Neither `all` nor `dev` brings in another resilience library."""
-    requirements = importlib.metadata.requires("resilient-anyio") or []
-    everyday = [requirement for requirement in requirements if "extra == 'bench'" not in requirement.replace('"', "'")]
+    """No extra but `bench` brings in another resilience library."""
+    extras: dict[str, list[str]] = PROJECT["optional-dependencies"]
+    peers = {name_in(requirement) for requirement in extras["bench"]} - {"resilient-anyio"}
+    others = {name_in(requirement) for extra, required in extras.items() if extra != "bench" for requirement in required}
 
-    assert [requirement for requirement in everyday if re.match(r"tenacity|stamina|aiolimiter|purgatory|hyx", requirement)] == []
+    assert "tenacity" in peers
+    assert peers & others == set()
+
+
+def test_every_extra_for_users_is_in_all() -> None:
+    """`all` is all of them, but for what developers need."""
+    extras: dict[str, list[str]] = PROJECT["optional-dependencies"]
+    (everything,) = extras["all"]
+    users = sorted(set(extras) - {"all", "bench", "dev"})
+
+    assert everything == f"resilient-anyio[{','.join(users)}]"
