@@ -213,7 +213,9 @@ def time_left(limit: float = math.inf) -> float:
     enclosing = _current.get()
     if enclosing is not None and enclosing.deadline < limit:
         limit = enclosing.deadline
-    left = anyio.current_effective_deadline() - anyio.current_time()
+    left = anyio.current_effective_deadline()
+    if left < math.inf:
+        left -= anyio.current_time()
     return min(left, limit - clock.now()) if limit < math.inf else left
 
 

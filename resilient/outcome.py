@@ -86,6 +86,7 @@ class Verdict:
         retry_after: seconds before which trying again is useless (a hint of the server), or None.
         throttled: the callee said that it gets too many calls.
         transparent: the attempt certainly never left this process: one more try is free.
+        rejected: a strategy refused the call: nothing was sent.
 
     """
 
@@ -95,6 +96,7 @@ class Verdict:
     retry_after: float | None = None
     throttled: bool = False
     transparent: bool = False
+    rejected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ def judge(classifier: Classifier | None, outcome: object, *, error: bool) -> Ver
     verdict = _ask(classifier.errors, outcome) if classifier is not None else None
     if isinstance(outcome, Rejected):
         kind = verdict.kind if verdict is not None else Kind.PERMANENT
-        return Verdict(kind, Health.NEUTRAL, outcome.reason, outcome.retry_after)
+        return Verdict(kind, Health.NEUTRAL, outcome.reason, outcome.retry_after, rejected=True)
     return verdict or own_word(outcome) or _UNCLASSIFIED
 
 

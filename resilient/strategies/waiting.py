@@ -1,0 +1,88 @@
+"""Waiting in line: what the queues of bulkheads and rate limiters are made of.
+
+A `Waiter` is one task that sleeps until it is woken. A `Line` is an ordered dictionary of them: to leave it takes constant
+time from any place, so that thousands of cancelled waiters cost no more than as many that were served. On asyncio a waiter
+sleeps on a bare future, which costs a third of an `anyio.Event`. One whose event loop was closed under it is *lost*: nobody
+is there any more, and who is next takes its place.
+
+All mutable state of a waiter: the `_signal` that it sleeps on, and whether it was `woken`.
+"""
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable
+from typing import Final
+
+import anyio
+
+__all__ = ("Line", "Waiter")
+
+_NOISE: Final = 1e-6
+"""Seconds. Two deadlines that are closer than this are one, computed twice in floats."""
+
+
+class Waiter:
+    """One task that waits.
+
+    Attributes:
+        woken: whether it was woken, be it that it has not run since.
+
+    """
+
+    __slots__ = ("_signal", "woken")
+
+    def __init__(self) -> None:
+        self._signal: asyncio.Future[None] | anyio.Event | None = None
+        self.woken = False
+
+    def sleep(self, limit: float) -> Awaitable[None]:
+        """Sleep until woken, for at most `limit` seconds.
+
+        Where a cancel scope around ends no later than that, it is its cancellation that ends the sleep.
+        """
+        return self._asleep() if limit == math.inf else self._asleep_for(limit)
+
+    async def _asleep_for(self, limit: float) -> None:
+        now = anyio.current_time()
+        if now + limit > anyio.current_effective_deadline() - _NOISE:
+            await self._asleep()
+        else:
+            with anyio.CancelScope(deadline=now + limit):
+                await self._asleep()
+
+    def _asleep(self) -> Awaitable[None]:
+        if _on_asyncio():
+            self._signal = future = asyncio.get_running_loop().create_future()
+            return future
+        self._signal = event = anyio.Event()
+        return event.wait()
+
+    def wake(self) -> bool:
+        """Let it go on, in the next round of its event loop. False where it is lost."""
+        signal = self._signal
+        if isinstance(signal, asyncio.Future):
+            if self.lost:
+                return False
+            if not signal.done():
+                signal.set_result(None)
+        elif signal is not None:
+            signal.set()
+        self.woken = True
+        return True
+
+    @property
+    def lost(self) -> bool:
+        """Whether its event loop is closed, so that it will never run again."""
+        return isinstance(self._signal, asyncio.Future) and self._signal.get_loop().is_closed()
+
+
+Line = OrderedDict[Waiter, int]
+"""Those who wait, first come, first served, with how much each of them wants."""
+
+
+def _on_asyncio() -> bool:
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:  # no event loop of asyncio runs
+        return False
