@@ -1,7 +1,7 @@
 """A Starlette service that calls an upstream through a resilient client.
 
-The client lives as long as the application: its breakers and budgets remember what happened before. When the upstream is
-refused or keeps failing, the service says so with a 503 and passes on when asking again may help.
+The client lives as long as the application: its breakers and budgets remember what happened before. Where the upstream is
+refused or keeps failing, the service answers 502 or 503, and passes on when asking again may help.
 
 Run it under any ASGI server, for example `hypercorn examples/service_starlette:app`. As a script it drives itself in this
 process, against an upstream that fails every other request.
@@ -10,8 +10,8 @@ process, against an upstream that fails every other request.
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
-from typing import TypedDict
+import math
+from collections.abc import AsyncGenerator
 
 import httpx
 from starlette.applications import Starlette
@@ -23,34 +23,28 @@ from resilient import Rejected, record_timeline
 from resilient_integrations.httpx import ResilientTransport
 
 
-class State(TypedDict):
-    """What the requests of the service share."""
-
-    upstream: httpx.AsyncClient
-
-
 async def show_user(request: Request) -> Response:
     """Ask the upstream for a user."""
-    client: httpx.AsyncClient = request.state.upstream
+    client: httpx.AsyncClient = request.app.state.upstream
     try:
         answer = await client.get(f"/users/{request.path_params['user_id']}")
         answer.raise_for_status()
     except Rejected as refusal:  # an open breaker, say: nothing was sent
-        retry_after = {} if refusal.retry_after is None else {"Retry-After": f"{refusal.retry_after:.0f}"}
-        return JSONResponse({"error": refusal.reason}, status_code=503, headers=retry_after)
+        headers = {} if refusal.retry_after is None else {"Retry-After": str(math.ceil(refusal.retry_after))}
+        return JSONResponse({"error": refusal.reason}, status_code=503, headers=headers)
     except httpx.HTTPError as error:
         return JSONResponse({"error": type(error).__name__}, status_code=502)
     return JSONResponse(answer.json())
 
 
 def service(upstream: httpx.AsyncBaseTransport | None = None) -> Starlette:
-    """The application. `upstream` is the transport underneath: that of httpx, unless a test gives its own."""
+    """The application. `upstream` is the transport underneath: that of httpx, where none is given."""
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[State]:
+    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
         transport = ResilientTransport(upstream)
-        async with httpx.AsyncClient(transport=transport, base_url="https://users.example.com") as client:
-            yield {"upstream": client}
+        async with httpx.AsyncClient(transport=transport, base_url="https://users.example.com") as app.state.upstream:
+            yield
 
     return Starlette(routes=[Route("/users/{user_id:int}", show_user)], lifespan=lifespan)
 
@@ -68,16 +62,14 @@ async def main() -> None:
         return httpx.Response(200, json={"path": request.url.path})
 
     driven = service(httpx.MockTransport(flaky))
-    async with driven.router.lifespan_context(driven) as state:
-
-        async def with_state(scope: object, receive: object, send: object) -> None:
-            await driven({**scope, "state": dict(state)}, receive, send)  # as a server does it
-
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(with_state), base_url="http://service") as browser:
-            for user_id in range(3):
-                with record_timeline() as timeline:
-                    answer = await browser.get(f"/users/{user_id}")
-                print(answer.status_code, answer.json(), f"after {len(timeline.attempts)} attempts")
+    async with (
+        driven.router.lifespan_context(driven),
+        httpx.AsyncClient(transport=httpx.ASGITransport(driven), base_url="http://service") as browser,
+    ):
+        for user_id in range(3):
+            with record_timeline() as timeline:
+                answer = await browser.get(f"/users/{user_id}")
+            print(answer.status_code, answer.json(), f"after {len(timeline.attempts)} attempts")
 
 
 if __name__ == "__main__":

@@ -4,22 +4,23 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any, assert_type
 
 from resilient import (
+    Attempt,
     Bulkhead,
     CircuitBreaker,
-    Event,
     Fallback,
     Keyed,
     Pipeline,
     Policy,
     Retry,
+    Strategy,
     Timeout,
     TokenBucket,
     add_listener,
     deadline,
     record_timeline,
 )
-from resilient.context import Attempt
-from resilient.strategies.base import Step, Strategy
+from resilient.observe.events import Event
+from resilient.strategies.base import Step
 
 retry = Retry(on=(ConnectionError, TimeoutError))
 pipeline = Pipeline(Timeout(10), retry, CircuitBreaker(), Bulkhead(10), TokenBucket(100), Timeout(2))
@@ -81,7 +82,7 @@ async def wrong_calls_are_found() -> None:
     await pipeline.call(fetch, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await pipeline.call(fetch)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await Service().method()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    retry(print)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    retry(print)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
     Retry(OSError)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Pipeline(fetch)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
