@@ -1,10 +1,12 @@
 """Windows: how many calls of late, how many of them failed, how many were slow.
 
-`TimeCounts` looks back over a span of time in ten buckets that advance lazily: scalars for the current bucket, a list
-for the older ones that is made on first need. `RingCounts` looks back over the last n calls, one byte each. Both take
+`TimeCounts` looks back over a span of time in ten buckets that advance lazily; only those that hold something are kept, as
+plain numbers in one array that is made on first need. `RingCounts` looks back over the last n calls, one byte each. Both take
 constant time and memory, keep running totals, and expire what is old on reading as well as on writing. No clock inside.
 """
 
+import math
+from array import array
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +15,7 @@ from resilient._arguments import integer
 __all__ = ("CountWindow", "RingCounts", "TimeCounts")
 
 _BUCKETS: Final = 10
+_FIELDS: Final = 4  # numbers that are kept of a bucket: when it ended, its calls, failures, slow calls
 
 
 @dataclass(frozen=True)
@@ -31,58 +34,62 @@ class CountWindow:
 
 
 class TimeCounts:
-    """Sums over the last `span` seconds, in ten buckets: the oldest tenth is forgotten as a whole.
+    """Sums over the last `span` seconds. Whatever is younger than nine tenths of the span counts, nothing that is older than it.
 
     Attributes:
         calls, failures, slow: the running totals as of the last `record` or `expire`.
 
     """
 
-    __slots__ = ("_calls", "_failures", "_index", "_older", "_slow", "_width", "calls", "failures", "slow")
+    __slots__ = ("_end", "_older", "_span", "calls", "failures", "slow")
 
     def __init__(self, span: float) -> None:
-        self._width = span / _BUCKETS
-        self._index = -(1 << 62)  # number of the current bucket; none yet
-        self._older: list[tuple[int, float, float, float]] | None = None  # bucket number and its sums, oldest first
-        self._calls = self._failures = self._slow = 0.0  # of the current bucket
-        self.calls = self.failures = self.slow = 0.0
+        self._span = span
+        self._end = -math.inf  # of the current bucket; what it holds is what the older ones lack of the totals
+        self._older: array[float] | None = None  # the others that hold something, oldest first
+        self.calls: float = 0
+        self.failures: float = 0
+        self.slow: float = 0
 
     def record(self, now: float, calls: float = 1, failures: float = 0, slow: float = 0) -> None:
         """Add to the current bucket."""
-        index = int(now // self._width)
-        if index != self._index:
-            self._advance(index)
-        self._calls += calls
+        if now >= self._end:
+            self._advance(now)
         self.calls += calls
         if failures:
-            self._failures += failures
             self.failures += failures
         if slow:
-            self._slow += slow
             self.slow += slow
 
     def expire(self, now: float) -> None:
         """Forget what is older than the span."""
-        index = int(now // self._width)
-        if index != self._index:
-            self._advance(index)
+        if now >= self._end:
+            self._advance(now)
 
-    def _advance(self, index: int) -> None:
-        older = self._older
-        if self._calls or self._failures or self._slow:
-            if older is None:
-                older = self._older = []
-            older.append((self._index, self._calls, self._failures, self._slow))
-            self._calls = self._failures = self._slow = 0.0
-        self._index = index
-        if older:
-            keep = index - _BUCKETS
-            while older and older[0][0] <= keep:
-                older.pop(0)
-            # Summed anew from what is left: subtracting would let the rounding of floats pile up.
-            self.calls = sum(bucket[1] for bucket in older)
-            self.failures = sum(bucket[2] for bucket in older)
-            self.slow = sum(bucket[3] for bucket in older)
+    def is_fresh(self, now: float) -> bool:
+        """Whether it holds nothing."""
+        self.expire(now)
+        return not (self.calls or self.failures or self.slow)
+
+    def _advance(self, now: float) -> None:
+        """Close the current bucket, forget the buckets that are too old, begin a new one."""
+        older = array("d") if self._older is None else self._older
+        calls, failures, slow = _sums(older)
+        current = (self.calls - calls, self.failures - failures, self.slow - slow)
+        if any(current):
+            older.extend((self._end, *current))
+        width = self._span / _BUCKETS
+        self._end = max((now // width + 1) * width, math.nextafter(now, math.inf))  # rounding must not let it end at once
+        horizon = self._end - self._span + width / 2  # ends are multiples of the width, but for rounding
+        while older and older[0] < horizon:
+            del older[:_FIELDS]
+        # Summed anew from what is left: subtracting would let the rounding of floats pile up.
+        self.calls, self.failures, self.slow = _sums(older)
+        self._older = older or None
+
+
+def _sums(buckets: "array[float]") -> tuple[float, float, float]:
+    return sum(buckets[1::_FIELDS]), sum(buckets[2::_FIELDS]), sum(buckets[3::_FIELDS])
 
 
 class RingCounts:
@@ -98,10 +105,12 @@ class RingCounts:
     def __init__(self, size: int) -> None:
         self._ring = bytearray(size)
         self._next = 0
-        self.calls = self.failures = self.slow = 0
+        self.calls = 0
+        self.failures = 0
+        self.slow = 0
 
-    def record(self, now: float, calls: int = 1, failures: int = 0, slow: int = 0) -> None:  # noqa: ARG002  the face of TimeCounts
-        """Put a call in the place of the oldest one."""
+    def record(self, now: float, calls: int = 1, failures: int = 0, slow: int = 0) -> None:
+        """Put a call in the place of the oldest one. The interface is that of `TimeCounts`: `calls` is always 1."""
         ring, place = self._ring, self._next
         if self.calls == len(ring):
             self.failures -= ring[place] & 1
@@ -115,3 +124,7 @@ class RingCounts:
 
     def expire(self, now: float) -> None:
         """Nothing grows old here."""
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether it remembers nothing bad: successes alone are not worth keeping, and would stay for ever."""
+        return not (self.failures or self.slow)
