@@ -38,7 +38,7 @@ class Pipeline(Strategy):
 
     """
 
-    __slots__ = ("_step", "classifier", "key", "siblings", "strategies")
+    __slots__ = ("_groups", "_step", "classifier", "key", "siblings", "strategies")
 
     def __init__(
         self,
@@ -50,15 +50,16 @@ class Pipeline(Strategy):
         for strategy in strategies:
             _check(strategy, classify)
         self.strategies = strategies
+        self._groups = _grouped(strategies)  # made once: a group is also the template that siblings are found by
         self.classifier = classify
         self.key = key
-        self.siblings = Siblings(_templates(strategies), max_keys=max_keys) if key is not None else None
+        self.siblings = Siblings(_templates(self._groups), max_keys=max_keys) if key is not None else None
         self._step = self.fold(invoke)
 
     def fold(self, inner: Step, inside: Inside = ()) -> Step:
         """All strategies around `inner`, as one step."""
         step = inner
-        for group in reversed(_grouped(self.strategies)):
+        for group in reversed(self._groups):
             if isinstance(group, Strategy):
                 step = group.fold(step, inside)
                 continue
@@ -116,8 +117,7 @@ def _grouped(strategies: Sequence[Strategy]) -> list[Strategy | tuple[Gate, ...]
     return groups
 
 
-def _templates(strategies: Sequence[Strategy]) -> list[Any]:
+def _templates(groups: Sequence[Strategy | tuple[Gate, ...]]) -> list[Any]:
     """What has state of its own for each key: groups of gates, and budgets."""
-    templates: list[Any] = [group for group in _grouped(strategies) if isinstance(group, tuple)]
-    budgets = (getattr(strategy, "budget", None) for strategy in strategies)
-    return templates + [budget for budget in budgets if budget is not None]
+    budgets = [getattr(group, "budget", None) for group in groups]
+    return [group for group in groups if isinstance(group, tuple)] + [budget for budget in budgets if budget is not None]

@@ -21,7 +21,7 @@ from resilient.context import Attempt, Watch, invoke, time_left
 from resilient.errors import Rejected
 from resilient.observe.events import CallFinished, CallRejected, Event
 from resilient.observe.listeners import emit, emit_notable, everywhere, here, sink
-from resilient.outcome import ABANDONED, SUCCESS, Classifier, Verdict, judge
+from resilient.outcome import ABANDONED, SUCCESS, Classifier, Health, Verdict, judge
 
 __all__ = ("Gate", "Inside", "Lease", "Lingering", "Permit", "Step", "Strategy", "guarded")
 
@@ -396,8 +396,8 @@ def _settle_at_end(
 
 
 def _verdict_at_end(gate: Gate, attempt: Attempt, at_return: Verdict, error: BaseException | None) -> Verdict:
-    if error is None:
-        return at_return
+    if error is None or at_return.health is Health.UNHEALTHY:
+        return at_return  # what was bad when it was returned is not better for having been thrown away
     if isinstance(error, GeneratorExit):
         return ABANDONED
     return attempt.verdict(error, error=True, classifier=gate.classifier)

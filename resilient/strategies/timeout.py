@@ -51,8 +51,8 @@ class Timeout(Strategy):
 
     async def run(self, call: Step, attempt: Attempt) -> Any:
         limit = self.seconds
-        if not isinstance(limit, float):
-            dynamic = limit()  # type: ignore[operator]  # a float or a function, since __init__
+        if callable(limit):
+            dynamic = limit()
             if dynamic is None:
                 return await call(attempt)
             limit = check_seconds("seconds", dynamic)
@@ -64,7 +64,7 @@ class Timeout(Strategy):
                     await anyio.lowlevel.checkpoint()  # see the top of this module
                 raise
             if isinstance(value, Stream):
-                value.limit_items(limit)
+                await value.limit_items(self, attempt)
             return value
         attempt.notify(TimedOut(at=clock.now(), key=attempt.key, call_id=attempt.identify(), seconds=limit))
         if self.on_timeout is not None:
