@@ -9,9 +9,9 @@
     │   └── DeadlineExceeded     the deadline of the call, or of a `deadline()` block, has passed
     └── RetryableError           raised by a callee to say: trying again may help
 
+The arguments of each class are positional: `BaseException` keeps them, so instances can be pickled and copied.
 A callee's own exceptions are never wrapped: after the last attempt the same object surfaces.
-Errors carry data; the message is made from it when somebody reads it. The arguments of each class
-are positional, so that its instances can be pickled and copied.
+Errors carry data; the message is made from it when somebody reads it.
 """
 
 from typing import ClassVar
@@ -46,7 +46,6 @@ class Rejected(ResilienceError):
     reason: ClassVar[str] = "rejected"
 
     def __init__(self, strategy: str = "", retry_after: float | None = None) -> None:
-        super().__init__(strategy, retry_after)
         self.strategy = strategy
         self.retry_after = retry_after
         self.key: str | None = None
@@ -79,7 +78,6 @@ class CircuitOpen(Rejected):
         rejections: int = 1,
     ) -> None:
         super().__init__(strategy, retry_after)
-        self.args = (strategy, retry_after, state, rejections)
         self.state = state
         self.rejections = rejections
 
@@ -112,7 +110,6 @@ class BulkheadFull(Rejected):
         waited: float = 0.0,
     ) -> None:
         super().__init__(strategy, retry_after)
-        self.args = (strategy, retry_after, active, queued, waited)
         self.active = active
         self.queued = queued
         self.waited = waited

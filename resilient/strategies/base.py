@@ -430,6 +430,9 @@ def leave_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None = N
     """Put the rejection into the outbox of the gate that refused."""
     key = attempt.key if attempt is not None else None
     rejection.key = key
+    nth = getattr(rejection, "rejections", 1)
+    if nth > 1 and not (everywhere or here()):
+        return  # only the first refusal of an opening is what an operator must see
     event = CallRejected(
         at=clock.now(),
         key=key,
@@ -437,6 +440,6 @@ def leave_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None = N
         strategy=gate.name,
         reason=rejection.reason,
         retry_after=rejection.retry_after,
-        nth=getattr(rejection, "rejections", 1),
+        nth=nth,
     )
     gate.leave(event)
