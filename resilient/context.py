@@ -25,12 +25,14 @@ from resilient.observe.events import AttemptFinished, AttemptKind, Event
 from resilient.observe.listeners import Sink, emit, emit_notable
 from resilient.outcome import SUCCESS, Classifier, Verdict, judge
 
-__all__ = ("Attempt", "current_attempt", "deadline", "invoke", "make_current", "time_left")
+__all__ = ("Attempt", "current", "current_attempt", "deadline", "invoke", "make_current", "time_left")
 
 T = TypeVar("T")
 
 _ids: Final = itertools.count(1)
 _current: ContextVar["Attempt | None"] = ContextVar("resilient_attempt", default=None)
+current = _current.get
+"""The attempt that was made current, or None: for strategies, which want it fast. Others ask `current_attempt()`."""
 
 
 class Watch:
@@ -144,7 +146,7 @@ class Attempt:
 
 def make_current(attempt: Attempt | None) -> Attempt | None:
     """Make an attempt the current one; returns the one that was, to be put back."""
-    outer = _current.get()
+    outer = current()
     _current.set(attempt)
     return outer
 
@@ -161,19 +163,19 @@ def current_attempt() -> Attempt:
 
     Read `number`, `kind` and `key` of it, in a log line of your own or to send the number along as a header.
     """
-    return _current.get() or _OUTSIDE
+    return current() or _OUTSIDE
 
 
 def invoke(attempt: Attempt) -> Any:
     """Call the callee: the innermost step of everything. What it returns is to be awaited."""
-    if attempt.plain and _current.get() is None:
+    if attempt.plain and current() is None:
         kwargs = attempt.kwargs
         return attempt.fn(*attempt.args, **kwargs) if kwargs else attempt.fn(*attempt.args)
     return _invoke_as_current(attempt)
 
 
 async def _invoke_as_current(attempt: Attempt) -> Any:
-    outer = _current.get()
+    outer = current()
     started = clock.now()
     _current.set(attempt)
     try:
@@ -210,7 +212,7 @@ def time_left(limit: float = math.inf) -> float:
     """Seconds that remain for a wait: until `limit` (on the library's clock), the deadline of the call around, or
     anyio's effective deadline, whichever comes first. Infinity where nothing limits it; it may be negative.
     """
-    enclosing = _current.get()
+    enclosing = current()
     if enclosing is not None and enclosing.deadline < limit:
         limit = enclosing.deadline
     left = anyio.current_effective_deadline()

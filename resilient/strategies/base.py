@@ -75,11 +75,10 @@ class Strategy:
             streamed: Callable[..., Any] = decorate_stream(self, fn)
             return streamed
 
-        start = self.start
+        call = self.call
 
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            attempt = Attempt(fn, args, kwargs)
-            return await (watched(self, attempt) if everywhere or here() else start(attempt))
+            return await call(fn, *args, **kwargs)
 
         update_wrapper(wrapper, fn)
         return wrapper

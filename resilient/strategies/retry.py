@@ -6,15 +6,17 @@ it sleeps and runs the next attempt outside of any `except` block. The same loop
 """
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from random import Random
-from typing import Any, Final, Self
+from types import MappingProxyType
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from resilient import _switch, clock
 from resilient._arguments import Duration, integer, seconds
-from resilient.context import Attempt, invoke
+from resilient.context import Attempt, current, invoke
+from resilient.observe.listeners import everywhere, here
 from resilient.outcome import Classifier, Kind, On, retry_on
 from resilient.strategies.backoff import Backoff, ByVerdict, Exponential, as_backoff
 from resilient.strategies.base import Inside, Lingering, Step, Strategy
@@ -23,6 +25,10 @@ from resilient.strategies.retry_loop import AttemptBlock, RetryLoop
 
 __all__ = ("Retry",)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NO_KWARGS: Final[Mapping[str, Any]] = MappingProxyType({})
 _random: Final = Random()  # noqa: S311  jitter, not a secret
 
 _NOBODY_SAYS: Final = (
@@ -71,6 +77,7 @@ class Retry(Strategy):
     dispose: Callable[[Any], object] | None = None
     random: Random = field(default=_random, repr=False, compare=False)
     classifier: Classifier | None = field(init=False, repr=False, compare=False)
+    _alone: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.on is not None and self.classify is not None:
@@ -85,6 +92,7 @@ class Retry(Strategy):
         settle("backoff", as_backoff(self.backoff))
         settle("timeout", None if self.timeout is None else seconds("timeout", self.timeout))
         settle("max_retry_after", seconds("max_retry_after", self.max_retry_after))
+        settle("_alone", self.timeout is None and self.budget is None and (self.on or self.classify) is not None)
         settle("classifier", self.classify if self.on is None else retry_on(self.on, self.never))
 
     @property
@@ -102,24 +110,39 @@ class Retry(Strategy):
     def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
         return self._run(call, (), attempt)
 
-    def start(self, attempt: Attempt) -> Awaitable[Any]:
-        return self._run(invoke, (), attempt)
+    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        if self._alone and not (everywhere or here() or current()):
+            return self._run(fn, (), None, args, kwargs)
+        return super().call(fn, *args, **kwargs)
 
-    async def _run(self, call: Step, inside: Inside, attempt: Attempt) -> Any:
-        """The first attempt. What follows a failed one is `_go_on`: a success allocates nothing."""
-        classifier = self.classifier or attempt.classifier
+    async def _run(
+        self,
+        call: Callable[..., Awaitable[Any]],
+        inside: Inside,
+        attempt: Attempt | None,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] = _NO_KWARGS,
+    ) -> Any:
+        """The first attempt; what follows a failed one is `_go_on`.
+
+        `call` is a step, to be called with the attempt. Where there is none, it is the callee itself: a call that has nothing
+        to say needs no `Attempt` until it has failed.
+        """
+        classifier = self.classifier or (attempt.classifier if attempt is not None else None)
         if classifier is None:
             raise TypeError(_NOBODY_SAYS)
         started = clock.now()
-        if self.timeout is not None or self.budget is not None:
+        if attempt is not None and not self._alone:
             self._enter(attempt, started)
         value = error = None
         try:
-            value = await call(attempt)
+            value = await (call(*args, **kwargs) if attempt is None else call(attempt))
         except Exception as caught:  # noqa: BLE001  the verdict says what it is; cancellation is no Exception
             error = caught
         if error is None and classifier.values is None:
             return value
+        if attempt is None:
+            attempt, call = Attempt(call, args, dict(kwargs)), invoke
         rest = self._go_on(call, inside, attempt, value, error, started)
         del value, error  # an exception keeps its frames, and they what they hold: not across a wait
         return await rest
