@@ -71,16 +71,17 @@ def _eager_loop(make: Callable[[], asyncio.AbstractEventLoop]) -> asyncio.Abstra
 @pytest.fixture
 def real_backend(request: pytest.FixtureRequest, anyio_backend: object) -> str:  # noqa: ARG001  it must be set up first
     """Run the test in real time, with a limit. See the top of this file."""
-    test: Callable[..., Awaitable[object]] = request.node.obj
+    item: pytest.Function = request.node
+    test: Callable[..., Awaitable[object]] = item.obj
 
     @functools.wraps(test)
     async def guarded(**arguments: object) -> None:
         with anyio.fail_after(GUARD):
             await test(**arguments)
 
-    request.node.obj = guarded
-    name: str = request.node.callspec.params["anyio_backend"]
-    return name.removeprefix("real-")
+    item.obj = guarded
+    name: object = item.callspec.params["anyio_backend"]
+    return str(name).removeprefix("real-")
 
 
 @pytest.fixture(autouse=True)

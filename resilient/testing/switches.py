@@ -6,7 +6,7 @@ strategies are disabled a silent listener sends all calls the way of those that 
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import anyio.lowlevel
 
@@ -18,7 +18,7 @@ __all__ = ("disabled", "no_waits")
 
 
 @contextlib.contextmanager
-def no_waits() -> Iterator[None]:
+def no_waits() -> Generator[None]:
     """Let the waits of retries take no time while the block runs.
 
     Everything else stays as it is: the delays are chosen, reported, and compared with the deadline; queues of bulkheads and
@@ -36,7 +36,7 @@ async def _no_sleep(_seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def disabled() -> Iterator[None]:
+def disabled() -> Generator[None]:
     """Make all strategies inert while the block runs: a call just calls the callee, once.
 
     Nothing is retried, refused, limited in time or replaced, no permit is taken, and no state learns anything. Listeners and

@@ -7,38 +7,35 @@ hands out what anyio needs to run on the same time: an event loop whose selector
 Time jumps as soon as no task can go on. It does not know of work outside of the event loop: a thread, another process, a
 peer on the network. `grace` makes it wait a little for these before each jump; tests with real I/O are better run in real time.
 
-All mutable state: the time of a `_LoopTime`; the place where `resilient.clock` keeps its functions.
+A test that would hang for ever raises `Deadlock` where it is certain that nothing can run again.
+
+All mutable state: the time of a `_LoopTime`, and `resilient.clock.now`, which is put back at the end.
 """
 
 import asyncio
 import contextlib
+import contextvars
+import math
 import selectors
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
-from typing import Any, Literal, TypeVar, TypeVarTuple
+from typing import Any, Final, Literal, TypeVar, TypeVarTuple
 
 import anyio
 
 from resilient import clock
 from resilient._arguments import seconds
+from resilient.testing.deadlock import Deadlock
 
-__all__ = ("Deadlock", "VirtualTime", "run_virtual", "virtual_time")
+__all__ = ("VirtualTime", "run_virtual", "virtual_time")
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 Backend = Literal["asyncio", "trio"]
 
-
-class Deadlock(Exception):
-    """Under virtual time every task waits for something that no task, timer, thread or socket can bring about."""
-
-    def __str__(self) -> str:
-        return (
-            "every task waits, and no timer is set: nothing can ever run again. "
-            "Look for an event that nobody sets, or a permit that nobody gives back"
-        )
+_PATIENCE: Final = 0.1  # real seconds between two looks at whether there still is somebody who can wake us
 
 
 class VirtualTime:
@@ -65,12 +62,22 @@ class VirtualTime:
         return self._now()
 
     def run(self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts) -> T:
-        """Run `await fn(*args)` in an event loop of its own on this clock."""
-        return anyio.run(fn, *args, backend=self.backend, backend_options=self.options)
+        """Run `await fn(*args)` in an event loop of its own on this clock.
+
+        Raises:
+            Deadlock: nothing can ever run again. It is noticed where no thread and no socket is in use.
+
+        """
+        try:
+            return anyio.run(fn, *args, backend=self.backend, backend_options=self.options)
+        except Exception as error:
+            if _is_deadlock(error.__cause__):  # trio calls it an internal error of its own
+                raise Deadlock from error
+            raise
 
 
 @contextlib.contextmanager
-def virtual_time(backend: Backend = "asyncio", *, grace: float = 0.0) -> Iterator[VirtualTime]:
+def virtual_time(backend: Backend = "asyncio", *, grace: float = 0.0) -> Generator[VirtualTime]:
     """Replace the library's clock by virtual time while the block runs.
 
     Args:
@@ -139,13 +146,11 @@ class _JumpingSelector(selectors.DefaultSelector):
         if timeout is not None:
             self._time.seconds += timeout
             return ready
-        self._check_that_somebody_can_wake_us()
-        return super().select(None)
-
-    def _check_that_somebody_can_wake_us(self) -> None:
-        own_pipe_only = len(self.get_map()) <= 1
-        if own_pipe_only and threading.active_count() == 1:
-            raise Deadlock
+        while not ready:  # no timer is set: somebody else must wake us, in real time
+            if len(self.get_map()) <= 1 and threading.active_count() == 1:  # 1: the loop's own pipe
+                raise Deadlock
+            ready = super().select(_PATIENCE)
+        return ready
 
 
 class _JumpingLoop(asyncio.SelectorEventLoop):
@@ -158,7 +163,15 @@ class _JumpingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual.seconds
 
-    async def shutdown_default_executor(self, *_timeout: float | None) -> None:
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Not a timer where it never fires (`sleep_forever`): the clock would jump towards it day by day."""
+        if when == math.inf:
+            return asyncio.TimerHandle(when, callback, args, self, context)
+        return super().call_at(when, callback, *args, context=context)
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  the interface of loops
         """Wait for the threads without a limit: that limit would be in virtual time."""
         await super().shutdown_default_executor()
 
@@ -169,7 +182,13 @@ def _on_asyncio(grace: float) -> VirtualTime:
 
 
 def _on_trio(grace: float) -> VirtualTime:
-    from trio.testing import MockClock  # noqa: PLC0415  trio is optional
+    from resilient.testing.trio_time import trio_time  # noqa: PLC0415  trio is optional
 
-    mock = MockClock(autojump_threshold=grace)
-    return VirtualTime("trio", {"clock": mock}, mock.current_time)
+    options, mock = trio_time(grace)
+    return VirtualTime("trio", options, mock.current_time)
+
+
+def _is_deadlock(error: BaseException | None) -> bool:
+    """Whether an error, or one in its groups, is a deadlock."""
+    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    return isinstance(error, Deadlock) or any(map(_is_deadlock, inner))
