@@ -1,0 +1,62 @@
+"""The command line: `python -m resilient`, or `resilient`.
+
+It needs nothing but the core; `demo` asks for httpx, and shows colours and bars where rich is installed.
+"""
+
+import argparse
+import random
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+__all__ = ("main",)
+
+_DISTRIBUTION = "resilient-anyio"
+_NEEDS = """the demo needs {module}, which is not installed:
+  python -m pip install "{distribution}[httpx,cli]"      (in a clone: python -m pip install ".[httpx,cli]")"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _demo(options)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="resilient", description="Resilience for asyncio and trio.")
+    parser.add_argument("--version", action="version", version=f"resilient {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="a plain and a resilient HTTP client against a flaky server, side by side",
+        description="Starts a flaky HTTP server on the loopback interface, drives a plain and a resilient httpx client through "
+        "the same faults, and shows what both got. It ends by itself in under 20 seconds.",
+    )
+    demo.add_argument("--seed", type=int, help="fixes the schedule of faults (default: another one each time)")
+    demo.add_argument("--quick", action="store_true", help="half the time, at twice the pace")
+    demo.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
+    return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version(_DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "(not installed, running from its sources)"
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        from resilient.cli import demo, show  # noqa: PLC0415  it needs httpx, the other commands do not
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("resilient"):
+            raise
+        print(_NEEDS.format(module=error.name, distribution=_DISTRIBUTION), file=sys.stderr)
+        return 2
+    seed: int = random.randrange(10_000) if options.seed is None else options.seed  # noqa: S311  a schedule, no secret
+    show.present(seed, demo.QUICK if options.quick else demo.FULL, as_json=options.json)
+    return 0

@@ -1,0 +1,171 @@
+"""The demo: a flaky server, a plain client and a resilient one, side by side.
+
+`run` starts the server on the loopback interface and lets both clients make the same calls at the same times, phase after
+phase: calm, flaky, outage, recovery. Each call is timed, and each request that leaves a client is counted below everything
+else. The breaker is set to the time scale of a demo: it opens for a second, where production would take five and more.
+"""
+
+import logging
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+import httpx
+
+from resilient import clock
+from resilient.cli.figures import CLIENTS, Call, Phase, Result, State
+from resilient.cli.flaky_server import FlakyServer
+from resilient.errors import ResilienceError
+from resilient.observe import Timeline, listening
+from resilient.observe.events import BreakerStateChanged, CallFinished, Event, RetryScheduled
+from resilient.policy.schema import Policy
+from resilient.strategies.circuit_breaker import CircuitBreaker
+from resilient_integrations.httpx import ResilientTransport
+
+__all__ = ("FULL", "QUICK", "Pace", "run")
+
+_PHASES: Final = (
+    ("calm", "every request is answered", 1.5),
+    ("flaky", "503 in bursts, some with Retry-After; resets; answers that come too late", 5.0),
+    ("outage", "nothing but 500, resets, and requests that hang", 4.0),
+    ("recovery", "every request is answered again", 3.5),
+)
+_MOMENT: Final = 0.02
+_SETTLE: Final = {"flaky": 2.5, "recovery": 2.0}
+"""Seconds at most for which a phase goes on without new calls, so that those that wait for a retry are still part of it. The
+outage ends without: the breaker must find out by itself."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast all goes.
+
+    Attributes:
+        time: what the seconds of the phases, and of the open breaker, are multiplied by.
+        rate: calls a second, of each client.
+        timeout: seconds after which both clients give up an attempt.
+
+    """
+
+    time: float
+    rate: float
+    timeout: float
+
+
+FULL: Final = Pace(time=1.0, rate=60.0, timeout=1.0)
+QUICK: Final = Pace(time=0.5, rate=120.0, timeout=0.8)
+
+Watch = Callable[[Result], Coroutine[Any, Any, None]]
+
+
+class _Counted(httpx.AsyncHTTPTransport):
+    """The real transport; it counts what leaves, for each call."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.extensions["call"].sends += 1
+        return await super().handle_async_request(request)
+
+
+async def run(seed: int, pace: Pace, watch: Watch) -> Result:
+    """Run the demo.
+
+    Args:
+        seed: fixes the schedule of faults.
+        pace: `FULL` (about 15 seconds) or `QUICK` (half of that).
+        watch: runs beside it, to show progress: it is given the result, which grows, and is cancelled at the end.
+
+    """
+    breaker = CircuitBreaker(consecutive_failures=10, open_for=pace.time, open_for_factor=1)
+    resilient = ResilientTransport(_Counted(), policy=Policy.http().replace(circuit_breaker=breaker))
+    planned = sum(seconds for _, _, seconds in _PHASES) * pace.time
+    began = clock.now()
+    result, timeline = Result(seed, pace.time, planned), Timeline(limit=100_000)
+    async with anyio.create_task_group() as background:
+        server = FlakyServer(seed, slow=3 * pace.timeout)
+        port = await background.start(server.serve)
+        background.start_soon(watch, result)
+        with _kept(result.log_lines), listening(timeline):
+            async with _client(_Counted(), port, pace.timeout) as plain, _client(resilient, port, pace.timeout) as client:
+                await _drive(result, pace, server, (plain, client), began)
+        background.cancel_scope.cancel()
+    result.states.extend(_states(timeline.events, began))
+    result.waterfall = _one_call(timeline.events, began + result.phases[1].begin, began + result.phases[2].begin).render()
+    return result
+
+
+def _client(transport: httpx.AsyncBaseTransport, port: int, timeout: float) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=timeout, trust_env=False)
+
+
+async def _drive(result: Result, pace: Pace, server: FlakyServer, clients: Sequence[httpx.AsyncClient], began: float) -> None:
+    """Let both clients make a call each time one is due, until the last phase is over."""
+    async with anyio.create_task_group() as tasks:
+        for name, about, seconds in _PHASES:
+            server.phase = name
+            begin = due = clock.now()
+            phase = Phase(name, about, begin - began, seconds * pace.time)
+            result.phases.append(phase)
+            while due < begin + phase.seconds:
+                for title, client in zip(CLIENTS, clients, strict=True):
+                    call = Call(title, name, clock.now() - began)
+                    result.calls.append(call)
+                    tasks.start_soon(_make, call, client, began)
+                # A busy machine makes fewer calls; it does not make up for them in a burst.
+                due = max(due + 1 / pace.rate, clock.now())
+                await anyio.sleep(max(0.0, due - clock.now()))
+            with anyio.move_on_after(_SETTLE.get(name, 0.0)):
+                while any(call.phase == name and not call.done for call in result.calls):  # noqa: ASYNC110  a count of events is more
+                    await anyio.sleep(_MOMENT)
+        tasks.cancel_scope.cancel()
+
+
+async def _make(call: Call, client: httpx.AsyncClient, began: float) -> None:
+    try:
+        response = await client.get(f"/{call.client}", extensions={"call": call})
+        call.ok = response.is_success
+    except (httpx.HTTPError, ResilienceError):
+        call.ok = False
+    call.end = clock.now() - began
+
+
+@contextmanager
+def _kept(lines: list[str]) -> Generator[None]:
+    """Keep the log lines of the library instead of showing them."""
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger, keeper = logging.getLogger("resilient"), Keeper()
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(keeper)
+    try:
+        yield
+    finally:
+        logger.removeHandler(keeper)
+        logger.propagate = propagate
+
+
+def _states(events: Sequence[Event], began: float) -> list[State]:
+    return [State(event.at - began, event.new, event.why) for event in events if isinstance(event, BreakerStateChanged)]
+
+
+def _one_call(events: Sequence[Event], begin: float, end: float) -> Timeline:
+    """The record of the most interesting call of the flaky phase: retried often, for many reasons, saved in the end."""
+    retries: dict[int, list[RetryScheduled]] = {}
+    for event in events:
+        if isinstance(event, RetryScheduled):
+            retries.setdefault(event.call_id, []).append(event)
+    saved = [
+        event.call_id
+        for event in events
+        if isinstance(event, CallFinished) and event.reason == "success" and begin <= event.started < end
+    ]
+    chosen = max(saved, key=lambda call: len({retry.verdict.reason for retry in retries.get(call, [])}), default=0)
+    timeline = Timeline()
+    for event in events:
+        if event.call_id == chosen:
+            timeline(event)
+    return timeline
