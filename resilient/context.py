@@ -55,6 +55,7 @@ class Attempt:
         kind: `"original"`, `"retry"`, `"hedge"` or `"transparent_retry"`.
         key: the key of the call, or None.
         deadline: when the call must be done, on the clock of `resilient.clock`; infinity where it has no such limit.
+        limit: how many attempts a `Retry` may make for this call, in place of its own `attempts`; None for those.
         classifier: says what outcomes mean where a strategy has no classifier of its own, or None.
         siblings: pairs of a template and the one that takes its place for this call's key, where the pipeline is keyed.
 
@@ -70,6 +71,7 @@ class Attempt:
         "key",
         "kind",
         "kwargs",
+        "limit",
         "number",
         "plain",
         "siblings",
@@ -84,6 +86,7 @@ class Attempt:
         self.kind: AttemptKind = "original"
         self.key: str | None = None
         self.deadline = math.inf
+        self.limit: int | None = None
         self.classifier: Classifier | None = None
         self.siblings: tuple[tuple[Any, Any], ...] = ()
         self.watch: Watch | None = None
@@ -98,6 +101,7 @@ class Attempt:
         other.kind = kind
         other.key = self.key
         other.deadline = self.deadline
+        other.limit = self.limit
         other.classifier = self.classifier
         other.siblings = self.siblings
         other.watch = self.watch

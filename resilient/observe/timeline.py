@@ -73,13 +73,13 @@ def record_timeline(limit: int = _LIMIT) -> Generator[Timeline]:
         yield timeline
 
 
-def attach(error: BaseException, timeline: Timeline) -> None:
-    """Keep the timeline with the exception that surfaces."""
-    with contextlib.suppress(AttributeError):  # an exception class with __slots__ has no place for it
-        setattr(error, _ATTRIBUTE, timeline)
+def attach(outcome: object, timeline: Timeline) -> None:
+    """Keep the timeline with the exception that surfaces, or with a value that lingers."""
+    with contextlib.suppress(AttributeError):  # a class with __slots__ has no place for it
+        setattr(outcome, _ATTRIBUTE, timeline)
 
 
-def timeline_of(error: BaseException) -> Timeline | None:
-    """What led to this exception, or None where it passed through no retry that failed."""
-    found = getattr(error, _ATTRIBUTE, None)
+def timeline_of(outcome: object) -> Timeline | None:
+    """What led to this exception (or lingering value), or None where it passed through no retry that failed."""
+    found = getattr(outcome, _ATTRIBUTE, None)
     return found if isinstance(found, Timeline) else None

@@ -156,7 +156,7 @@ class Retry(Strategy):
             outcome = value if error is None else error
             verdict = attempt.verdict(outcome, error=error is not None, classifier=self.classifier)
             if verdict.kind is Kind.SUCCESS:
-                return value
+                return value if loop is None else loop.succeed(attempt, verdict, value)
             loop = loop or RetryLoop(self, inside, started)
             delay = loop.decide(attempt, verdict, error)
             if delay is None:

@@ -19,6 +19,7 @@ from resilient.observe.events import AttemptFinished, AttemptKind, RetrySchedule
 from resilient.observe.timeline import Timeline, attach
 from resilient.outcome import Kind, Verdict
 from resilient.strategies.backoff import Backoff, ByVerdict
+from resilient.strategies.base import Lingering
 
 if TYPE_CHECKING:
     from resilient.strategies.base import Inside
@@ -90,7 +91,7 @@ class RetryLoop:
         event = RetryScheduled(
             **self._about(attempt, now),
             number=attempt.number,
-            attempts=self._retry.attempts,
+            attempts=self._attempts(attempt),
             verdict=verdict,
             error=name,
             delay=delay,
@@ -118,7 +119,8 @@ class RetryLoop:
         self._counted += 1
         if verdict.kind is not Kind.RETRYABLE:
             return "not_retryable", 0.0, "none"
-        if retry.attempts is not None and self._counted >= retry.attempts:
+        attempts = self._attempts(attempt)
+        if attempts is not None and self._counted >= attempts:
             return "attempts_exhausted", 0.0, "none"
         delay, source = self._delay(verdict)
         if verdict.retry_after is not None and verdict.retry_after > retry.max_retry_after:  # type: ignore[operator]  # a float
@@ -131,6 +133,10 @@ class RetryLoop:
         if not self._pay(attempt, verdict, now):
             return "budget_exhausted", delay, source
         return "", delay, source
+
+    def _attempts(self, attempt: Attempt) -> int | None:
+        """How many there may be in total."""
+        return self._retry.attempts if attempt.limit is None else attempt.limit
 
     def _delay(self, verdict: Verdict) -> tuple[float, Source]:
         backoff = self._retry.backoff
@@ -179,14 +185,24 @@ class RetryLoop:
         self._attempt_started = clock.now()
         return attempt.again(self._kind)
 
+    def succeed(self, attempt: Attempt, verdict: Verdict, value: Any) -> Any:
+        """Hand out a value that came after failures."""
+        self._note_attempt(attempt, verdict, None, clock.now())
+        return self.surface(value, None)
+
     def surface(self, value: Any, error: Exception | None) -> Any:
-        """Hand out the last outcome: return the value, or raise the callee's own exception with its record."""
+        """Hand out the last outcome: return the value, or raise the callee's own exception.
+
+        Both take their record along; of values those do that linger, others have no place for it.
+        """
         if isinstance(error, Rejected) and self._last_error is not None:
             error = self._last_error
         self._last_error = None
         if error is not None:
             self._describe(error)
             _raise(error)
+        if isinstance(value, Lingering):
+            attach(value, self._record)
         return value
 
     def _describe(self, error: Exception) -> None:
