@@ -21,6 +21,7 @@ REFUSED_STREAM: Final = 7
 CANCEL: Final = 8
 INTERNAL_ERROR: Final = 2
 ENHANCE_YOUR_CALM: Final = 11
+HTTP_1_1_REQUIRED: Final = 13
 NO_ERROR: Final = 0
 GRACEFUL: Final = 2**31 - 1
 """The last stream id of a server that announces its shutdown and will finish what is in flight."""
