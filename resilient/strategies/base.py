@@ -156,6 +156,9 @@ class Gate(Strategy):
     classifier: Classifier | None = None
     """Says what outcomes mean to this gate; None where that of the call does."""
 
+    refusal: type[Rejected] = Rejected
+    """What it refuses with."""
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.outbox: list[Event] | None = None  # what happened inside, told by whoever drives the machine

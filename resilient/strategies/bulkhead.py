@@ -62,6 +62,8 @@ class Bulkhead(Gate):
 
     __slots__ = ("_active", "_line", "max_concurrent", "max_queue", "queue_timeout")
 
+    refusal = BulkheadFull
+
     lingers = True
     """It is the permit that it grants: slots are all alike. They are out until a lingering value has ended."""
 

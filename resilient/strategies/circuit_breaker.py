@@ -15,6 +15,7 @@ from typing import Final, Literal, Self
 
 from resilient import clock
 from resilient._arguments import Duration, fraction, integer, number, seconds
+from resilient.errors import CircuitOpen
 from resilient.outcome import Classifier, On, failure_on
 from resilient.strategies.base import announce
 from resilient.strategies.breaker_states import BreakerMachine, BreakerState, Closed, HalfOpen, Order, Past, State
@@ -192,6 +193,8 @@ class CircuitBreaker(BreakerMachine):
     """
 
     __slots__ = ()
+
+    refusal = CircuitOpen
 
     def __init__(
         self,

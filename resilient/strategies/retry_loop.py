@@ -157,7 +157,7 @@ class RetryLoop:
         for group in self._inside:
             for gate in attempt.sibling(group):
                 if gate.ready_in(now) > delay:
-                    return "circuit_open"
+                    return gate.refusal.reason
         return ""
 
     def _pay(self, attempt: Attempt, verdict: Verdict, now: float) -> bool:
