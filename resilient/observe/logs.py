@@ -145,6 +145,7 @@ def _breaker_state_changed(event: BreakerStateChanged) -> Fields:
         "why": event.why,
         "open_for": event.open_for,
         "rejections": event.rejections if event.new == "closed" else None,
+        "monitor_only": event.monitor_only or None,
     }
 
 

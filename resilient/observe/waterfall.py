@@ -99,7 +99,8 @@ def _row(event: Event, events: list[Event], over: float) -> _Row | None:  # noqa
         case CallRejected():
             return _Row(event.at, event.at, "rejected", safe_text(f"{event.reason} by {event.strategy}"))
         case BreakerStateChanged():
-            return _Row(event.at, event.at, "breaker", safe_text(f"{event.old} → {event.new}, {event.why}"))
+            watching = " (monitor-only)" if event.monitor_only else ""
+            return _Row(event.at, event.at, "breaker", safe_text(f"{event.old} → {event.new}, {event.why}{watching}"))
         case TimedOut():
             return _Row(event.at, event.at, "timeout", f"limit {milliseconds(event.seconds)}")
         case FallbackUsed():

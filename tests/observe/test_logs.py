@@ -96,6 +96,10 @@ def test_a_retry_is_one_line_that_says_everything(caplog: pytest.LogCaptureFixtu
             "resilient.breaker_state_changed key=api strategy=breaker old=closed new=open why=slow_rate open_for=5.0 call_id=1",
         ),
         (
+            BreakerStateChanged(at=0.0, strategy="breaker", old="open", new="closed", why="by_hand", monitor_only=True),
+            "resilient.breaker_state_changed strategy=breaker old=open new=closed why=by_hand rejections=0 monitor_only=True",
+        ),
+        (
             TimedOut(at=0.0, key="api", call_id=1, seconds=2.0),
             "resilient.timed_out key=api seconds=2.0 call_id=1",
         ),

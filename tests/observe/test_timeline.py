@@ -247,6 +247,7 @@ def test_interventions_are_marks_where_they_happened() -> None:
     """Rejections, state changes, timeouts, fallbacks and the end of the retries; a granted budget is not worth a line."""
     text = drawn(
         BreakerStateChanged(at=0.0, call_id=1, strategy="breaker", old="closed", new="open", why="failure_rate"),
+        BreakerStateChanged(at=0.1, call_id=1, strategy="other", old="closed", new="open", why="slow_rate", monitor_only=True),
         CallRejected(at=0.1, call_id=1, strategy="breaker", reason="circuit_open"),
         BudgetDecision(at=0.1, call_id=1, allowed=True, cost=1.0, left=9.0),
         RetryScheduled(at=0.1, call_id=1, number=1, attempts=3, verdict=LOST, error="", delay=0.0, delay_source="none"),
@@ -259,6 +260,7 @@ def test_interventions_are_marks_where_they_happened() -> None:
     assert text == picture("""
         call: success, degraded, 0 attempts, 1000.0 ms
              0.0 ms │▏         │ breaker              closed → open, failure_rate
+           100.0 ms │ ▏        │ breaker              closed → open, slow_rate (monitor-only)
            100.0 ms │ ▏        │ rejected             circuit_open by breaker
            200.0 ms │  ▏       │ stopped              deadline
            500.0 ms │     ▏    │ timeout              limit 500.0 ms
