@@ -315,11 +315,12 @@ class BreakerMachine(Gate):
         has set it to another state.
         """
         state, settings, past = self.current, self.settings, self.past
+        if settings.initial != ("monitor_only" if self.monitoring else state.name):
+            return False
         if not isinstance(state, Closed):
-            return state.name == settings.initial
+            return not self.monitoring
         return (
             not state.out
-            and self.monitoring == (settings.initial == "monitor_only")
             and (self.window is None or self.window.is_fresh(now))
             and (not state.consecutive or (settings.consecutive_failures == math.inf and settings.trip is None))
             and (past is None or past.next_open == settings.open_for or past.is_calm(now))
@@ -345,7 +346,7 @@ class BreakerMachine(Gate):
 
     def obey(self, order: Order, now: float, *, monitoring: bool = False) -> None:
         """Do what somebody asks for by hand, in any state. What was counted, and what has grown, is forgotten."""
-        old = self.state_at(now)
+        old: BreakerState = "monitor_only" if self.monitoring else self.current.name
         self.monitoring = monitoring
         if self.past is not None:
             self.past.next_open = self.settings.open_for
