@@ -24,11 +24,13 @@ from resilient.outcome import Classifier, Health, Kind, Outcome, Verdict
 from resilient.pipeline import Pipeline
 from resilient.policy.schema import Policy
 from resilient.strategies.backoff import Backoff, ByVerdict, Constant, Exponential, Fibonacci, Linear
-from resilient.strategies.base import Gate, Lingering, Strategy
+from resilient.strategies.base import Strategy
 from resilient.strategies.budget import RetryBudget
 from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.circuit_breaker import CircuitBreaker
 from resilient.strategies.fallback import Fallback
+from resilient.strategies.gate import Gate
+from resilient.strategies.lingering import Lingering
 from resilient.strategies.rate_limit import TokenBucket
 from resilient.strategies.retry import Retry
 from resilient.strategies.timeout import Timeout

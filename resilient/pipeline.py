@@ -13,7 +13,8 @@ from typing import Any
 from resilient.context import Attempt, invoke
 from resilient.keyed import Siblings
 from resilient.outcome import Classifier
-from resilient.strategies.base import Gate, Inside, Step, Strategy, guarded
+from resilient.strategies.base import Inside, Step, Strategy
+from resilient.strategies.gate import Gate, guarded
 
 __all__ = ("Pipeline",)
 

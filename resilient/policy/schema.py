@@ -13,11 +13,12 @@ from resilient._arguments import Duration
 from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.strategies.backoff import Exponential
-from resilient.strategies.base import Gate, Strategy
+from resilient.strategies.base import Strategy
 from resilient.strategies.budget import RetryBudget
 from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.circuit_breaker import CircuitBreaker
 from resilient.strategies.fallback import Fallback
+from resilient.strategies.gate import Gate
 from resilient.strategies.rate_limit import TokenBucket
 from resilient.strategies.retry import Retry
 from resilient.strategies.timeout import Timeout

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, final
 from resilient.errors import CircuitOpen
 from resilient.observe.events import BreakerStateChanged
 from resilient.outcome import Health, Verdict
-from resilient.strategies.base import Gate, Permit
+from resilient.strategies.gate import Gate, Permit
 from resilient.strategies.windows import CountWindow, RingCounts, TimeCounts
 
 if TYPE_CHECKING:

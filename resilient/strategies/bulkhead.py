@@ -15,7 +15,7 @@ from resilient import _switch, clock
 from resilient._arguments import Duration, integer, seconds
 from resilient.errors import BulkheadFull
 from resilient.outcome import Verdict
-from resilient.strategies.base import Gate
+from resilient.strategies.gate import Gate
 from resilient.strategies.waiting import Line, Waiter
 
 __all__ = ("Bulkhead", "BulkheadStatistics")

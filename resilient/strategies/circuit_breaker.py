@@ -17,8 +17,8 @@ from resilient import clock
 from resilient._arguments import Duration, fraction, integer, number, seconds
 from resilient.errors import CircuitOpen
 from resilient.outcome import Classifier, On, failure_on
-from resilient.strategies.base import announce
 from resilient.strategies.breaker_states import BreakerMachine, BreakerState, Closed, HalfOpen, Order, Past, State
+from resilient.strategies.gate import announce
 from resilient.strategies.windows import CountWindow, RingCounts, TimeCounts
 
 __all__ = ("BreakerCounts", "BreakerSettings", "BreakerStatistics", "CircuitBreaker")

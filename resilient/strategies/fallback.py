@@ -12,7 +12,8 @@ from resilient import clock
 from resilient.context import Attempt
 from resilient.observe.events import FallbackUsed
 from resilient.outcome import Health, Kind, On, Outcome, error_matcher
-from resilient.strategies.base import Lingering, Step, Strategy
+from resilient.strategies.base import Step, Strategy
+from resilient.strategies.lingering import Lingering
 
 __all__ = ("Fallback",)
 

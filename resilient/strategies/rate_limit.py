@@ -23,7 +23,7 @@ from resilient import _switch, clock
 from resilient._arguments import Duration, integer, number, seconds
 from resilient.errors import RateLimited
 from resilient.outcome import Verdict
-from resilient.strategies.base import Gate, Lease
+from resilient.strategies.gate import Gate, Lease
 from resilient.strategies.waiting import Line, Waiter
 
 __all__ = ("TokenBucket", "TokenBucketStatistics")
@@ -232,7 +232,7 @@ class TokenBucket(Gate):
         settings = self._settings
         here = int(now * _SECOND + 0.5) * settings.flow  # to the next nanosecond
         full_at = self._full_at
-        full_at = (full_at if full_at > here else here) + units
+        full_at = (full_at if full_at > here else here) + units  # noqa: FURB136  calling max() takes longer than all the rest
         if full_at - here > settings.capacity:
             # The clock may have gone back, as that of a test does: no worse than empty.
             self._full_at = min(self._full_at, here + settings.capacity)

@@ -19,8 +19,9 @@ from resilient.context import Attempt, current, invoke
 from resilient.observe.listeners import everywhere, here
 from resilient.outcome import Classifier, Kind, On, retry_on
 from resilient.strategies.backoff import Backoff, ByVerdict, Exponential, as_backoff
-from resilient.strategies.base import Inside, Lingering, Step, Strategy
+from resilient.strategies.base import Inside, Step, Strategy
 from resilient.strategies.budget import RetryBudget
+from resilient.strategies.lingering import Lingering
 from resilient.strategies.retry_loop import AttemptBlock, RetryLoop
 
 __all__ = ("Retry",)

@@ -19,7 +19,7 @@ from resilient.observe.events import AttemptFinished, AttemptKind, RetrySchedule
 from resilient.observe.timeline import Timeline, attach
 from resilient.outcome import Kind, Verdict
 from resilient.strategies.backoff import Backoff, ByVerdict
-from resilient.strategies.base import Lingering
+from resilient.strategies.lingering import Lingering
 
 if TYPE_CHECKING:
     from resilient.strategies.base import Inside

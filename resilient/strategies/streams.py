@@ -19,7 +19,8 @@ from typing import Any, Final, NoReturn
 import anyio
 
 from resilient.context import Attempt
-from resilient.strategies.base import Lingering, Step, Strategy
+from resilient.strategies.base import Step, Strategy
+from resilient.strategies.lingering import Lingering
 
 __all__ = ("Stream", "decorate_stream", "is_stream_function")
 

@@ -1,13 +1,16 @@
 """What the tests of the circuit breaker share."""
 
+import contextlib
 from random import Random
 from typing import Any
 
+import anyio
+
 from resilient.errors import CircuitOpen
 from resilient.observe.events import BreakerStateChanged, Event
-from resilient.outcome import ABANDONED, CANCELLED, SUCCESS, Health, Kind, Verdict
-from resilient.strategies.base import Permit
+from resilient.outcome import ABANDONED, CANCELLED, SUCCESS, Classifier, Health, Kind, Verdict
 from resilient.strategies.circuit_breaker import CircuitBreaker
+from resilient.strategies.gate import Permit
 
 GOOD = SUCCESS
 BAD = Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "http_503")
@@ -21,13 +24,20 @@ __all__ = (
     "GOOD",
     "NOTHING",
     "REJECTED",
+    "UNWELL_IF_503",
+    "Down",
     "Highest",
     "Lowest",
     "breaker",
     "changes",
+    "down",
     "drive",
+    "fail",
+    "good",
     "granted",
+    "hang",
     "open_breaker",
+    "opened",
     "refused",
     "told",
 )
@@ -93,3 +103,36 @@ def told(machine: CircuitBreaker) -> list[Event]:
 def changes(events: list[Event]) -> list[tuple[str, str, str]]:
     """The changes of state among the events: old, new, why."""
     return [(event.old, event.new, event.why) for event in events if isinstance(event, BreakerStateChanged)]
+
+
+class Down(Exception):
+    """What a callee raises that is unwell."""
+
+
+async def good() -> str:
+    return "good"
+
+
+async def down() -> str:
+    raise Down
+
+
+async def hang() -> None:
+    await anyio.sleep_forever()
+
+
+async def fail(strategy: CircuitBreaker, times: int = 1) -> None:
+    """Call a callee that is down, so many times."""
+    for _ in range(times):
+        with contextlib.suppress(Down):
+            await strategy.call(down)
+
+
+async def opened(**settings: Any) -> CircuitBreaker:
+    """One that opened just now."""
+    gate = breaker(consecutive_failures=1, **settings)
+    await fail(gate)
+    return gate
+
+
+UNWELL_IF_503 = Classifier(errors=lambda _: None, values=lambda value: BAD if value == 503 else None)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from resilient.errors import CircuitOpen
 from resilient.outcome import Verdict
-from resilient.strategies.base import Permit
 from resilient.strategies.breaker_states import TRANSITIONS, Closed, HalfOpen, Open
 from resilient.strategies.circuit_breaker import BreakerCounts, CircuitBreaker
+from resilient.strategies.gate import Permit
 from resilient.strategies.windows import CountWindow
 from strategies.breakers import BAD, CANCELLED, GOOD, REJECTED, breaker, changes, drive, granted, told
 

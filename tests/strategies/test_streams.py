@@ -20,10 +20,11 @@ from resilient.observe.listeners import listening
 from resilient.outcome import Classifier, Health, Kind, Verdict
 from resilient.pipeline import Pipeline
 from resilient.strategies.backoff import Constant
-from resilient.strategies.base import Gate, Permit, Step, Strategy
+from resilient.strategies.base import Step, Strategy
 from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.circuit_breaker import CircuitBreaker
 from resilient.strategies.fallback import Fallback
+from resilient.strategies.gate import Gate, Permit
 from resilient.strategies.retry import Retry
 from resilient.strategies.streams import Stream, is_stream_function
 from resilient.strategies.timeout import Timeout

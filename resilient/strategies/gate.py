@@ -1,0 +1,322 @@
+"""Admission: gates, the permits that they grant, and the one guard that settles them.
+
+A `Gate` is a strategy that admits or refuses; its decisions are synchronous and are made by a state machine that is told the
+time. The hard contracts live in one place, `guarded()`: permits are taken in order and settled in reverse, on every way out
+(value, exception, cancellation), once. Events that a machine left in its outbox are told after that, never inside.
+A permit taken by hand is a `Lease`. All mutable state of a gate, as far as it is of no machine: its outbox.
+"""
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+from resilient import _switch, clock
+from resilient.context import Attempt, invoke, time_left
+from resilient.errors import Rejected
+from resilient.observe.events import CallRejected, Event
+from resilient.observe.listeners import emit_notable, everywhere, here, sink
+from resilient.outcome import ABANDONED, SUCCESS, Classifier, Health, Verdict, judge
+from resilient.strategies.base import Step, Strategy
+from resilient.strategies.lingering import Lingering
+
+__all__ = ("Gate", "Lease", "Permit", "PermitBlock", "announce", "guarded", "leave_rejection")
+
+
+class Permit(Protocol):
+    """Leave to proceed. Whoever must hear how it ended: it is settled exactly once by `guarded()` and `Lease`."""
+
+    @property
+    def lingers(self) -> bool:
+        """Whether it is settled only when a lingering value has ended, not when it is returned."""
+        ...
+
+    def settle(self, verdict: Verdict, latency: float, now: float) -> "Permit | None":
+        """Hear how it ended. `latency` is in seconds, from the admission to the return of the value.
+
+        A permit that does not linger may hand back one that does: it hears how the rest of a lingering value went.
+        """
+        ...
+
+
+class _Uncounted:
+    """The permit that a gate hands out by hand while the strategies are disabled."""
+
+    lingers = False
+
+    def settle(self, verdict: Verdict, latency: float, now: float) -> None:
+        pass
+
+
+_UNCOUNTED: Final = _Uncounted()
+
+
+class Gate(Strategy):
+    """An admission strategy: it grants a permit, asks the caller to wait, or refuses.
+
+    Subclasses write `admit`, `refuse`, `sibling`, `is_fresh`, and `wait` where callers can wait.
+    """
+
+    __slots__ = ("name", "outbox")
+
+    classifier: Classifier | None = None
+    """Says what outcomes mean to this gate; None where that of the call does."""
+
+    refusal: type[Rejected] = Rejected
+    """What it refuses with."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.outbox: list[Event] | None = None  # what happened inside, told by whoever drives the machine
+
+    def leave(self, event: Event) -> None:
+        """Put an event into the outbox, to be told when what goes on is over."""
+        if self.outbox is None:
+            self.outbox = [event]
+        else:
+            self.outbox.append(event)
+
+    @abstractmethod
+    def admit(self, now: float) -> Permit | None:
+        """Grant a permit, or return None where the caller must wait. Raises `Rejected`. Never awaits."""
+
+    @abstractmethod
+    def sibling(self) -> Self:
+        """A new gate with the same settings and fresh state."""
+
+    @abstractmethod
+    def is_fresh(self, now: float) -> bool:
+        """Whether its state equals that of a new sibling, so that nothing is lost when it is forgotten."""
+
+    def ready_in(self, now: float) -> float:
+        """Seconds for which it is known to refuse every call: an open breaker does. Where callers may wait: 0.0.
+
+        A retry asks before it waits, so as not to wait for a refusal. Asking changes nothing.
+        """
+        return 0.0
+
+    def refuse(self, now: float) -> Rejected:
+        """The rejection for a caller that will not wait. `now` is the time of the decision."""
+        raise NotImplementedError
+
+    async def wait(self, limit: float) -> Permit:
+        """Wait for a permit for at most `limit` seconds. Raises `Rejected` as soon as that cannot be enough."""
+        raise NotImplementedError
+
+    def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
+        return guarded((self,), call, attempt)
+
+    def start(self, attempt: Attempt) -> Awaitable[Any]:
+        return guarded((self,), invoke, attempt)
+
+    async def acquire(self) -> "Lease":
+        """Take a permit by hand, waiting where the strategy allows it: `with await gate.acquire(): ...`.
+
+        Raises:
+            Rejected: there is no permit, or none in time (the deadline around counts).
+
+        """
+        if not _switch.enabled:
+            return Lease(self, _UNCOUNTED)
+        try:
+            permit = self.admit(clock.now()) or await self.wait(time_left())
+        except Rejected as rejection:
+            leave_rejection(self, rejection)
+            raise
+        finally:
+            announce(self)
+        return Lease(self, permit)
+
+    def acquire_nowait(self) -> "Lease":
+        """Take a permit by hand, at once.
+
+        Raises:
+            Rejected: there is no permit now.
+
+        """
+        if not _switch.enabled:
+            return Lease(self, _UNCOUNTED)
+        now = clock.now()
+        try:
+            permit = self.admit(now)
+            if permit is None:
+                raise self.refuse(now)
+        except Rejected as rejection:
+            leave_rejection(self, rejection)
+            raise
+        finally:
+            announce(self)
+        return Lease(self, permit)
+
+    def permit(self) -> "PermitBlock":
+        """An async block that holds a permit: `async with gate.permit(): ...`."""
+        return PermitBlock(self)
+
+
+class Lease:
+    """A permit that is held by hand. It is settled once: at the end of its `with` block, or by `settle()`."""
+
+    __slots__ = ("_gate", "_permit", "_started")
+
+    def __init__(self, gate: Gate, permit: Permit) -> None:
+        self._gate = gate
+        self._permit: Permit | None = permit
+        self._started = clock.now()
+
+    def settle(self, error: BaseException | None = None) -> None:
+        """Give the permit back. `error` is what the work ended with; None for success. Later calls do nothing."""
+        permit, self._permit = self._permit, None
+        if permit is None:
+            return
+        now = clock.now()
+        verdict = SUCCESS if error is None else judge(self._gate.classifier, error, error=True)
+        permit.settle(verdict, now - self._started, now)
+        announce(self._gate)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.settle(error)
+
+
+class PermitBlock:
+    """`async with gate.permit():` holds a permit while the block runs. Each use needs its own."""
+
+    __slots__ = ("_gate", "_lease")
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._lease: Lease | None = None
+
+    async def __aenter__(self) -> Lease:
+        self._lease = lease = await self._gate.acquire()
+        return lease
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.settle(error)
+
+
+async def guarded(gates: Sequence[Gate], call: Step, attempt: Attempt) -> Any:  # noqa: C901, PLR0912  the hard contracts, in one place
+    """Enter the gates in order, run the call, settle in reverse on every way out. See the top of this module."""
+    held: list[Permit] = []
+    outcome: Any = None
+    failed = happened = False
+    started = clock.now()
+    try:
+        for gate in gates:
+            permit = gate.admit(started)
+            if permit is None:
+                permit = await gate.wait(time_left(attempt.deadline))
+                started = clock.now()
+            held.append(permit)
+            if gate.outbox:
+                announce(gate, attempt)
+        outcome = await call(attempt)
+        return outcome  # noqa: TRY300  permits are settled in `finally`, once for every way out
+    except BaseException as error:
+        failed, outcome = True, error
+        if len(held) < len(gates) and isinstance(error, Rejected):
+            happened = True
+            leave_rejection(gates[len(held)], error, attempt)
+        raise
+    finally:
+        now = clock.now()
+        if isinstance(outcome, Lingering):
+            _settle_at_end(gates, held, attempt, outcome, now - started, now)
+        while held:
+            permit = held.pop()
+            gate = gates[len(held)]
+            classifier = gate.classifier or attempt.classifier
+            if failed or (classifier is not None and classifier.values is not None):
+                verdict = attempt.verdict(outcome, error=failed, classifier=classifier)
+            else:
+                verdict = SUCCESS
+            permit.settle(verdict, now - started, now)
+            if gate.outbox:
+                happened = True
+        if happened:
+            for gate in gates:
+                announce(gate, attempt)
+        del outcome  # an exception refers to its frames: no cycle
+
+
+def _settle_at_end(
+    gates: Sequence[Gate], held: list[Permit], attempt: Attempt, value: Lingering, latency: float, now: float
+) -> None:
+    """Settle what does not linger now, and see that the rest is settled when the value has ended. Empties `held`."""
+    lingering: list[tuple[Gate, Permit, Verdict]] = []
+    while held:
+        permit = held.pop()
+        gate = gates[len(held)]
+        verdict = attempt.verdict(value, error=False, classifier=gate.classifier)
+        if permit.lingers:
+            lingering.append((gate, permit, verdict))
+        else:
+            rest = permit.settle(verdict, latency, now)
+            if rest is not None:
+                lingering.append((gate, rest, verdict))
+            announce(gate, attempt)
+
+    def settle_lingering(error: BaseException | None) -> None:
+        now = clock.now()
+        for gate, permit, verdict in lingering:
+            permit.settle(_verdict_at_end(gate, attempt, verdict, error), latency, now)
+        for gate, _, _ in lingering:
+            announce(gate, attempt)
+
+    if lingering:
+        value.on_end(settle_lingering)
+
+
+def _verdict_at_end(gate: Gate, attempt: Attempt, at_return: Verdict, error: BaseException | None) -> Verdict:
+    if error is None or at_return.health is Health.UNHEALTHY:
+        return at_return  # what was bad when it was returned is not better for having been thrown away
+    if isinstance(error, GeneratorExit):
+        return ABANDONED
+    return attempt.verdict(error, error=True, classifier=gate.classifier)
+
+
+class _Telling(list[Event]):
+    """An outbox that is being told."""
+
+
+def announce(gate: Gate, attempt: Attempt | None = None) -> None:
+    """Tell what happened inside a gate, after it is over: a listener that calls the gate finds it in order.
+
+    What a listener brings about in the same gate is told in its turn: everyone hears the events in the order of their making.
+    """
+    happened = gate.outbox
+    if not happened or isinstance(happened, _Telling):
+        return
+    gate.outbox = telling = _Telling(happened)
+    try:
+        for event in telling:  # it may grow meanwhile
+            if attempt is None:
+                emit_notable(sink(), event)
+            else:
+                attempt.notify(event if event.call_id else replace(event, key=attempt.key, call_id=attempt.identify()))
+    finally:
+        gate.outbox = None
+
+
+def leave_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None = None) -> None:
+    """Put the rejection into the outbox of the gate that refused."""
+    key = attempt.key if attempt is not None else None
+    rejection.key = key
+    nth = getattr(rejection, "rejections", 1)
+    if nth > 1 and not (everywhere or here()):
+        return  # only the first refusal of an opening is what an operator must see
+    event = CallRejected(
+        at=clock.now(),
+        key=key,
+        call_id=attempt.identify() if attempt is not None else 0,
+        strategy=gate.name,
+        reason=rejection.reason,
+        retry_after=rejection.retry_after,
+        nth=nth,
+    )
+    gate.leave(event)

@@ -1,0 +1,41 @@
+"""Values that live on: still in use after the call returned, a streamed response say.
+
+One small protocol serves all strategies. Permits that *linger* are settled when the value has ended; what nobody will use
+(it was retried away, it lost) is discarded. All mutable state: who wants to hear of the end, and whether it has come.
+"""
+
+from collections.abc import Callable
+
+__all__ = ("Lingering",)
+
+
+class Lingering:
+    """A value that is still in use after the call returned, and tells when it has ended.
+
+    A subclass calls `ended()` when that is so, and writes `discard()`, which ends a value that nobody will use.
+    """
+
+    _then: list[Callable[[BaseException | None], None]] | None = None
+    _has_ended: bool = False
+
+    def on_end(self, then: Callable[[BaseException | None], None]) -> None:
+        """Call `then(error)` when the value has ended; at once where it has already."""
+        if self._has_ended:
+            then(None)
+        elif self._then is None:
+            self._then = [then]
+        else:
+            self._then.append(then)
+
+    def ended(self, error: BaseException | None = None) -> None:
+        """Say that it has ended: with an exception, with `GeneratorExit` where it was abandoned, or well. Heard once."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        callbacks, self._then = self._then, None
+        for then in callbacks or ():  # the innermost registered first
+            then(error)
+
+    async def discard(self) -> None:
+        """End a value that nobody will use. It must be shielded from cancellation and bounded in time."""
+        self.ended(GeneratorExit())
