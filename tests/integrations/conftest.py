@@ -10,6 +10,7 @@ import trustme
 import resilient_integrations.httpx
 import resilient_integrations.httpx2
 from integrations.families import Family
+from integrations.scenes import Stage
 
 _FAMILIES = {
     "httpx": Family(httpx, resilient_integrations.httpx),
@@ -33,7 +34,7 @@ def authority() -> trustme.CA:
 def server_tls(authority: trustme.CA) -> ssl.SSLContext:
     """The TLS side of a server on the loopback interface."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.issue_cert("127.0.0.1").configure_cert(context)  # pyright: ignore[reportUnknownMemberType]  its PyOpenSSL half is untyped
     return context
 
 
@@ -41,5 +42,10 @@ def server_tls(authority: trustme.CA) -> ssl.SSLContext:
 def client_tls(authority: trustme.CA) -> ssl.SSLContext:
     """A client that trusts those servers."""
     context = ssl.create_default_context()
-    authority.configure_trust(context)
+    authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]  see server_tls
     return context
+
+
+@pytest.fixture
+def stage(family: Family, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(family, server_tls, client_tls, monkeypatch)

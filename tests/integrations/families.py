@@ -22,6 +22,9 @@ BACKENDS: Final = [
 ]
 """The marks of a module whose tests use sockets."""
 
+LEFT_BELOW: Final = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+"""For tests in which the libraries below leave a generator behind, as they do without us: trio says so."""
+
 AT_ONCE: Final = Constant(delay=0.0)
 POLICY: Final = Policy.http().replace(retry=Retry(attempts=3, backoff=AT_ONCE, timeout=30.0), bulkhead=Bulkhead(8))
 """The defaults, without waits and without a budget that table tests would use up."""
@@ -100,5 +103,11 @@ def gates(transport: Any, key: str | None = None) -> list[Any]:
     """The breakers and bulkheads of a transport, of all keys or of one."""
     _, keyed = transport.pipeline.strategies
     keys = list(keyed.siblings) if key is None else [key]
-    parts = [sibling for each in keys for _, sibling in keyed.siblings[each] if isinstance(sibling, tuple)]
+    parts: list[tuple[Any, ...]] = [sibling for each in keys for _, sibling in keyed.siblings[each] if isinstance(sibling, tuple)]
     return [gate for group in parts for gate in group]
+
+
+def failures(client: Any) -> float:
+    """What the only breaker of a client has counted."""
+    breaker, _bulkhead = gates(client._transport)
+    return float(breaker.statistics().failures)

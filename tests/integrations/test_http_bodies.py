@@ -7,16 +7,13 @@ from typing import Any
 
 import pytest
 
-from integrations.families import BACKENDS, Family
+from integrations.families import BACKENDS, LEFT_BELOW, Family
 from integrations.servers import answer, free_port, reset, serve
 from resilient import record_timeline
 
 pytestmark = BACKENDS
 
 CONTENT = b"hello world"
-
-left_by_httpcore = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
-"""It does not close the iterator of a body that it stops to read, and trio says so, with or without us."""
 
 
 class Fresh:
@@ -211,7 +208,7 @@ async def test_a_sync_stream_is_refused_before_the_transport(family: Family, con
         assert timeline.attempts == []
 
 
-@left_by_httpcore
+@LEFT_BELOW
 async def test_a_body_that_was_half_sent_is_not_sent_again(family: Family) -> None:
     """The server resets the connection while the body is on its way: a generator cannot begin again."""
     begun: list[int] = []
@@ -252,7 +249,7 @@ async def test_an_early_answer_to_a_half_sent_body_is_an_answer(family: Family) 
         assert len(server.requests) == 1
 
 
-@left_by_httpcore
+@LEFT_BELOW
 async def test_httpcore_refuses_a_wrong_content_length_and_nobody_repeats_it(family: Family) -> None:
     """The raw `h11.LocalProtocolError` of the library below surfaces as it does from the plain client."""
     async with serve(answer(200)) as server, family.client() as client:

@@ -6,16 +6,14 @@ with a POST: what surfaces, or that the second attempt brought the answer, is th
 
 import contextlib
 import socket
-import ssl
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import pytest
 
-from integrations.families import BACKENDS, Family
-from integrations.servers import Step, answer, free_port, hang_up, head, reset, serve, stall, tunnel
+from integrations.families import BACKENDS, LEFT_BELOW, Family, failures
+from integrations.scenes import Setting, Stage, h1, h2, no_room, other_scheme, proxied, refused, resolver, tls, untrusted
+from integrations.servers import Step, answer, hang_up, held, reset, serve, stall
 from integrations.servers_h2 import (
     CANCEL,
     ENHANCE_YOUR_CALM,
@@ -23,7 +21,6 @@ from integrations.servers_h2 import (
     HTTP_1_1_REQUIRED,
     INTERNAL_ERROR,
     REFUSED_STREAM,
-    StepH2,
     go_away,
     refuse,
     respond,
@@ -36,140 +33,12 @@ pytestmark = BACKENDS
 SHORT = {"connect": 0.05, "read": 0.05, "write": 0.05, "pool": 0.05}
 """Seconds that a first attempt waits for what never comes."""
 
-
-@dataclass
-class Scene:
-    """Where a request is sent, and through what; the first attempt may go to another port."""
-
-    url: str
-    inner: Any
-    first_port: int | None = None
-
-
-@dataclass
-class Stage:
-    """What a scene is made from."""
-
-    family: Family
-    server_tls: ssl.SSLContext
-    client_tls: ssl.SSLContext
-    patch: pytest.MonkeyPatch
-
-
-@pytest.fixture
-def stage(family: Family, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    return Stage(family, server_tls, client_tls, monkeypatch)
-
-
-Setting = Callable[[Stage], AbstractAsyncContextManager[Scene]]
-
-
-def h1(*script: Step) -> Setting:
-    """The server does that, then answers."""
-
-    @asynccontextmanager
-    async def scene(stage: Stage) -> AsyncGenerator[Scene]:
-        async with serve(*script, answer(200)) as server:
-            yield Scene(server.url, stage.family.inner())
-
-    return scene
-
-
-def h2(*script: StepH2) -> Setting:
-    """The HTTP/2 server does that, then answers."""
-
-    @asynccontextmanager
-    async def scene(stage: Stage) -> AsyncGenerator[Scene]:
-        async with serve_h2(*script, respond(200)) as server:
-            yield Scene(server.url, stage.family.inner_h2())
-
-    return scene
-
-
-def proxied(*script: Step) -> Setting:
-    """The proxy does that with CONNECT, then opens a tunnel."""
-
-    @asynccontextmanager
-    async def scene(stage: Stage) -> AsyncGenerator[Scene]:
-        async with serve(answer(200), tls=stage.server_tls) as server, serve(*script, tunnel()) as proxy:
-            yield Scene(server.url, stage.family.inner(verify=stage.client_tls, proxy=proxy.url))
-
-    return scene
-
-
-@asynccontextmanager
-async def refused(stage: Stage) -> AsyncGenerator[Scene]:
-    """Nobody listens on the port of the first attempt."""
-    async with serve(answer(200)) as server:
-        yield Scene(server.url, stage.family.inner(), free_port())
-
-
-@asynccontextmanager
-async def no_room(stage: Stage) -> AsyncGenerator[Scene]:
-    """The queue of the listener that the first attempt meets is full: its SYN gets no answer."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as fillers:
-        for _ in range(2):
-            filler = fillers.enter_context(socket.socket())
-            filler.setblocking(False)  # noqa: FBT003  its only parameter
-            filler.connect_ex(full.getsockname())
-        async with serve(answer(200)) as server:
-            yield Scene(server.url, stage.family.inner(), full.getsockname()[1])
-
-
-def tls(*script: Step) -> Setting:
-    """The server does that in place of a TLS handshake; after it, it speaks TLS."""
-
-    @asynccontextmanager
-    async def scene(stage: Stage) -> AsyncGenerator[Scene]:
-        async with serve(*script, answer(200), tls=stage.server_tls) as server:
-            yield Scene(server.url, stage.family.inner(verify=stage.client_tls))
-
-    return scene
-
-
-@asynccontextmanager
-async def untrusted(stage: Stage) -> AsyncGenerator[Scene]:
-    """The client does not know who signed the certificate."""
-    async with serve(answer(200), tls=stage.server_tls) as server:
-        yield Scene(server.url, stage.family.inner(verify=ssl.create_default_context()))
-
-
-def resolver(code: int) -> Setting:
-    """The first look-up of the name fails with that code."""
-
-    @asynccontextmanager
-    async def scene(stage: Stage) -> AsyncGenerator[Scene]:
-        answers = [socket.gaierror(code, "scripted")]
-        ask = socket.getaddrinfo
-
-        def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
-            if host not in {"service.test", b"service.test"}:
-                return ask(host, *args, **kwargs)
-            if args[-1:] and args[-1] & socket.AI_NUMERICHOST:  # trio asks first whether it is an address
-                raise socket.gaierror(socket.EAI_NONAME, "not an address")
-            if answers:
-                raise answers.pop()
-            return ask("127.0.0.1", *args, **kwargs)
-
-        stage.patch.setattr(socket, "getaddrinfo", getaddrinfo)
-        async with serve(answer(200)) as server:
-            yield Scene(f"http://service.test:{server.port}", stage.family.inner())
-
-    return scene
-
-
-@asynccontextmanager
-async def other_scheme(stage: Stage) -> AsyncGenerator[Scene]:
-    yield Scene("gopher://127.0.0.1/", stage.family.inner())
-
-
 BOTH, IDEMPOTENT, NONE = ("GET", "POST"), ("GET",), ()
-BODY_BEGAN = head(200, {"Content-Length": "10"}) + b"abc"
 
 
 def rows(table: list[tuple[str, Setting, str, tuple[str, ...], Health, str]]) -> list[Any]:
     """Each row with the methods that tell: a POST where even that is sent again, a GET where not even that is, else both."""
-    telling = {BOTH: ("POST",), IDEMPOTENT: BOTH, NONE: ("GET",)}
+    telling: dict[tuple[str, ...], tuple[str, ...]] = {BOTH: ("POST",), IDEMPOTENT: BOTH, NONE: ("GET",)}
     return [
         pytest.param(setting, error, health, reason, method, method in resent, id=f"{name}: {method}")
         for name, setting, error, resent, health, reason in table
@@ -259,3 +128,108 @@ async def test_a_failed_request_is_sent_again_only_where_that_is_safe(
             else:
                 assert (type(outcome).__name__, len(timeline.attempts)) == (error, 1)
                 assert outcome.request.method == method
+
+
+# -- failures that need a scene of their own -----------------------------------------------------------------------------
+
+
+async def test_a_free_connection_that_never_comes_is_our_own_overload(family: Family) -> None:
+    """`PoolTimeout`: not sent, not sent again, and nothing that the server is to blame for."""
+    one = family.inner(limits=family.lib.Limits(max_connections=1))
+    async with serve(held()) as server, family.client(one) as client:
+        with record_timeline() as timeline:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.get, server.url)
+                await server.until(requests=1)
+                with pytest.raises(family.lib.PoolTimeout):
+                    await client.get(server.url, timeout=family.lib.Timeout(5.0, pool=0.05))
+                server.release.set()
+
+        first = timeline.attempts[0]
+        assert (first.verdict.reason, first.verdict.health) == ("pool_timeout", Health.NEUTRAL)
+        assert (len(timeline.attempts), len(server.requests)) == (2, 1)
+
+
+async def test_a_header_that_is_not_allowed_is_the_callers_mistake(family: Family) -> None:
+    """`LocalProtocolError` comes from below; nothing was written, and no other attempt would do better."""
+    async with serve() as server, family.client() as client:
+        with record_timeline() as timeline, pytest.raises(family.lib.LocalProtocolError):
+            await client.get(server.url, headers={"X-Bad": "a\nb"})
+
+        assert [attempt.verdict.health for attempt in timeline.attempts] == [Health.NEUTRAL]
+        assert server.requests == []
+
+
+async def test_what_is_not_the_affair_of_a_transport_never_gets_there(family: Family) -> None:
+    """`InvalidURL` and `CookieConflict` are raised above."""
+    async with family.client() as client:
+        client.cookies.set("a", "1", domain="one.example")
+        client.cookies.set("a", "2", domain="two.example")
+        with record_timeline() as timeline:
+            with pytest.raises(family.lib.InvalidURL):
+                await client.get("http://127.0.0.1:port")
+            with pytest.raises(family.lib.CookieConflict):
+                client.cookies.get("a")
+
+        assert timeline.events == []
+
+
+@LEFT_BELOW
+async def test_a_peer_that_does_not_read_may_have_read_enough(family: Family) -> None:
+    """`WriteTimeout`: part of the POST went out, so it is not sent again; the breaker counts it."""
+    async with serve(Step(then="deaf", at="headers")) as server, family.client() as client:
+        with record_timeline() as timeline, pytest.raises(family.lib.WriteTimeout):
+            await client.post(server.url, content=b"x" * 20_000_000, timeout=family.lib.Timeout(5.0, write=0.1))
+        server.release.set()
+
+        assert [(attempt.verdict.reason, attempt.verdict.health) for attempt in timeline.attempts] == [("write_timeout", SICK)]
+        assert failures(client) == 1
+
+
+@LEFT_BELOW
+@pytest.mark.parametrize("method", BOTH)
+async def test_a_connection_that_dies_while_a_body_is_sent_may_have_delivered_it(family: Family, method: str) -> None:
+    """The error of the write is swallowed below and surfaces as one of reading, or of the protocol."""
+    async with serve(reset(at="headers"), answer(200)) as server, family.client() as client:
+        surfacing = (family.lib.NetworkError, family.lib.RemoteProtocolError)
+        with record_timeline() as timeline, contextlib.suppress(*surfacing):
+            await client.request(method, server.url, content=b"x" * 20_000_000)
+
+        assert len(timeline.attempts) == (2 if method == "GET" else 1)
+        assert timeline.attempts[0].verdict.health is SICK
+
+
+async def test_a_stream_that_goaway_spares_is_sent_again_below_us(family: Family) -> None:
+    """Httpcore itself repeats what a GOAWAY with a lower stream id says was not processed: one attempt, even of a POST."""
+    async with serve_h2(respond(200), go_away(1), respond(201)) as server, family.client(family.inner_h2()) as client:
+        await client.get(server.url)
+        with record_timeline() as timeline:
+            response = await client.post(server.url, content=b"x")
+
+        assert (response.status_code, len(timeline.attempts)) == (201, 1)
+        assert (server.bodies, server.connections) == ([b"", b"x", b"x"], 2)
+
+
+@pytest.mark.parametrize("method", BOTH)
+async def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(family: Family, method: str) -> None:
+    """The pool sees that the server has closed it, and opens another one."""
+    close_quietly = Step((*answer(200).parts,), "close")
+    async with serve(close_quietly, answer(200)) as server, family.client() as client:
+        await client.get(server.url)
+        with record_timeline() as timeline:
+            response = await client.request(method, server.url)
+
+        assert (response.status_code, len(timeline.attempts), server.connections) == (200, 1, 2)
+
+
+@pytest.mark.parametrize(("method", "attempts"), [("GET", 2), ("POST", 1)])
+async def test_a_kept_connection_that_closes_under_the_request_looks_like_a_lost_answer(
+    family: Family, method: str, attempts: int
+) -> None:
+    """Nobody can tell it from a request that was processed before the server died: a POST is not sent again."""
+    async with serve(answer(200), hang_up(), answer(200)) as server, family.client() as client:
+        await client.get(server.url)
+        with record_timeline() as timeline, contextlib.suppress(family.lib.RemoteProtocolError):
+            await client.request(method, server.url)
+
+        assert len(timeline.attempts) == attempts
