@@ -1,0 +1,140 @@
+"""One attempt: a copy of the request goes out, an exchange comes back, or an exception with a verdict on it.
+
+Time limits that cut are cancel scopes around the attempt, never smaller read or write timeouts: over HTTP/2 those would end
+every other request on the same connection. Only the time to get a connection is shortened, which is nobody else's affair.
+"""
+
+import inspect
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+import anyio
+
+from resilient import clock
+from resilient.context import Attempt, current_attempt
+from resilient.errors import DeadlineExceeded, TimeoutExceeded
+from resilient.observe.events import TimedOut
+from resilient.outcome import Health, Kind, Verdict
+from resilient_integrations._http.bodies import OneShotBody
+from resilient_integrations._http.call import Sending
+from resilient_integrations._http.classify import MISDIRECTED, error_verdict
+from resilient_integrations._http.evidence import Evidence, Sent, Trace, examine
+from resilient_integrations._http.exchange import Exchange
+from resilient_integrations._http.failure import CUT, cut_off, remember
+from resilient_integrations._http.options import seconds_of
+
+__all__ = ("RESENDS", "send")
+
+RESENDS: Final = "resilient.resend_count"
+"""The key in the `extensions` of each copy: how many requests of the same call were sent before it."""
+
+_HOOK_RAISED: Final = Verdict(Kind.PERMANENT, Health.NEUTRAL, "before_attempt_raised")
+_POOL_SHARE: Final = 0.98
+"""The wait for a free connection ends a little before the attempt is cut, so that it ends as the `PoolTimeout` that it is."""
+
+
+async def send(sending: Sending) -> Exchange:
+    """Send the request once: the callee of the pipeline."""
+    sending.transport.check_open()
+    attempt, request = current_attempt(), sending.request
+    trace = Trace(request.method, request.extensions.get("trace"))
+    outer = sys.exception()
+    copy = _copy(sending, trace)
+    _count(sending, attempt)
+    if sending.engine.before_attempt is not None:
+        await _prepare(sending, copy, attempt)
+    seconds, is_total = _time_for(sending)
+    try:
+        if seconds == math.inf:
+            response = await sending.transport.inner.handle_async_request(copy)
+        else:
+            response = await _in_time(sending, copy, seconds)
+    except Exception as error:
+        remember(error, sending, error_verdict(error, examine(error, trace, outer), idempotent=sending.idempotent))
+        raise
+    finally:
+        if isinstance(request.stream, OneShotBody):
+            await request.stream.finish()
+    if response is None:
+        raise _cut_off(sending, attempt, trace, is_total=is_total)
+    if response.status_code == MISDIRECTED:
+        sending.misdirected += 1
+    return Exchange(response, sending)
+
+
+def _copy(sending: Sending, trace: Trace) -> Any:
+    """The request for one attempt: what a transport or an instrumentation changes in it does not reach the next one."""
+    request, family = sending.request, sending.engine.family
+    extensions = {**request.extensions, "trace": trace.hear, RESENDS: sending.call.sends}
+    copy = family.request(request.method, request.url, headers=request.headers, stream=request.stream, extensions=extensions)
+    if isinstance(request.stream, family.byte_stream):
+        copy.read()  # as the client does with a body of bytes: `content` is there for whoever looks
+    if sending.made_key is not None:
+        copy.headers["Idempotency-Key"] = sending.made_key
+    return copy
+
+
+def _count(sending: Sending, attempt: Attempt) -> None:
+    sending.attempts += 1
+    sending.call.sends += 1
+    if attempt.kind == "retry":
+        sending.call.retries += 1
+
+
+async def _prepare(sending: Sending, copy: Any, attempt: Attempt) -> None:
+    try:
+        done = sending.engine.before_attempt(copy, attempt.number)  # type: ignore[misc]  # the caller has checked that there is one
+        if inspect.isawaitable(done):
+            await done
+    except Exception as error:
+        remember(error, sending, _HOOK_RAISED)
+        raise
+
+
+def _time_for(sending: Sending) -> tuple[float, bool]:
+    """Seconds that the attempt may take, and whether it is the limit for everything that says so.
+
+    Raises:
+        DeadlineExceeded: nothing is left.
+
+    """
+    each, cut = seconds_of(sending.options.attempt_timeout), sending.call.cut
+    if cut == math.inf:
+        return each, False
+    left = cut - clock.now()
+    if left <= 0:
+        raise DeadlineExceeded(sending.call.total)
+    return min(each, left), left <= each
+
+
+async def _in_time(sending: Sending, copy: Any, seconds: float) -> Any:
+    """The response, or None where it did not come in time."""
+    copy.extensions["timeout"] = _shortened(copy.extensions.get("timeout") or {}, seconds)
+    with anyio.CancelScope(deadline=anyio.current_time() + seconds):
+        return await sending.transport.inner.handle_async_request(copy)
+    return None
+
+
+def _shortened(timeouts: Mapping[str, float | None], seconds: float) -> dict[str, float | None]:
+    """The family's own timeouts, where a connection cannot be waited for longer than the attempt may take."""
+    connect, pool = timeouts.get("connect"), timeouts.get("pool")
+    return {
+        **timeouts,
+        "connect": seconds if connect is None else min(connect, seconds),
+        "pool": seconds * _POOL_SHARE if pool is None else min(pool, seconds * _POOL_SHARE),
+    }
+
+
+def _cut_off(sending: Sending, attempt: Attempt, trace: Trace, *, is_total: bool) -> TimeoutExceeded:
+    """The exception for an attempt that took too long: by the evidence, it ended in the phase of connecting, or of reading."""
+    options, package = sending.options, sending.engine.family.package
+    limit = options.timeout if is_total else options.attempt_timeout
+    seconds = sending.call.total if is_total else seconds_of(limit)
+    sent = Sent.NOT_SENT if trace.seen and not trace.written else Sent.MAYBE
+    error = cut_off(sending, limit, seconds, package.ReadTimeout if sent is Sent.MAYBE else package.ConnectTimeout)
+    by_tables = error_verdict(error, Evidence(sent), idempotent=sending.idempotent)
+    remember(error, sending, CUT if is_total else by_tables)
+    attempt.notify(TimedOut(at=clock.now(), key=attempt.key, call_id=attempt.identify(), seconds=seconds))
+    return error

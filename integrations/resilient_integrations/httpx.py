@@ -1,0 +1,49 @@
+"""Resilience for `httpx.AsyncClient`.
+
+    async with httpx.AsyncClient(transport=ResilientTransport()) as client:
+        response = await client.get("https://api.example.com/users/42")
+
+`ResilientTransport` goes between a client and its transport; `wrap()` puts it into a client that exists already. The same for
+httpx2 is in `resilient_integrations.httpx2`. What is promised of retries, bodies, time limits and exceptions stands in the page
+on HTTP semantics.
+"""
+
+from typing import TypeVar, Unpack
+
+import httpx
+
+from resilient_integrations._http.family import Family
+from resilient_integrations._http.transport import Settings, Transport
+from resilient_integrations._http.wrap import wrap_client
+
+__all__ = ("ResilientTransport", "wrap")
+
+C = TypeVar("C", bound=httpx.AsyncClient)
+
+
+class ResilientTransport(Transport, httpx.AsyncBaseTransport):  # noqa: D101  it has the docstring of its base
+    __doc__ = Transport.__doc__
+
+    family = Family(httpx)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; the client calls it."""
+        response: httpx.Response = await super().handle_async_request(request)
+        return response
+
+
+def wrap(client: C, **settings: Unpack[Settings]) -> C:
+    """Make an existing client resilient in place: its proxies, mounts, TLS settings and limits are kept.
+
+    Args:
+        client: an `httpx.AsyncClient`.
+        settings: those of `ResilientTransport`.
+
+    Returns:
+        The same client.
+
+    Raises:
+        TypeError: it is not an `httpx.AsyncClient`, or it is resilient already.
+
+    """
+    return wrap_client(ResilientTransport, client, **settings)
