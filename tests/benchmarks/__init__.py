@@ -1,0 +1,1 @@
+"""The benchmarks: `python tests/benchmarks` from a clone. See docs/benchmarks.md."""

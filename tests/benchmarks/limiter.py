@@ -1,0 +1,48 @@
+"""Token buckets with tokens in them."""
+
+from collections.abc import Iterable
+
+from benchmarks.harness import Case, Group, Target, called, entered, fn, peer
+from resilient import TokenBucket
+
+PLENTY = 1_000_000_000
+
+
+def own() -> Iterable[Case]:
+    bucket = TokenBucket(PLENTY)
+    yield called("resilient @TokenBucket", bucket(fn), ours=True, targets=(Target(0.5),))
+    yield entered("resilient async with bucket", bucket, ours=True, targets=(Target(0.5),))
+
+
+def aiolimiter() -> Iterable[Case]:
+    limiter = peer("aiolimiter").AsyncLimiter(PLENTY, 1)
+    yield entered("aiolimiter async with", limiter, without="FIFO order, a bound on waits, rejections, trio")
+
+
+def hyx() -> Iterable[Case]:
+    wrap = peer("hyx.ratelimit").tokenbucket(PLENTY, 1)
+    yield called("hyx @tokenbucket", wrap(fn), without="waiting, exact bursts, trio")
+
+
+def nopanic() -> Iterable[Case]:
+    yield called("nopanic @rate_limit", peer("nopanic").rate_limit(PLENTY)(fn), without="FIFO order, exact bursts")
+
+
+def grit() -> Iterable[Case]:
+    yield called("grit @limiter", peer("grit").limiter(PLENTY)(fn), without="exact bursts, a bound on waits, trio")
+
+
+def pyresilience() -> Iterable[Case]:
+    module = peer("pyresilience")
+    wrap = module.resilient(rate_limiter=module.RateLimiterConfig(max_calls=PLENTY))
+    yield called("pyresilience @resilient(rate_limiter)", wrap(fn), without="FIFO order (it polls), trio")
+
+
+GROUPS = [
+    Group(
+        "limiter",
+        "Rate limiter: a token is there",
+        own,
+        {"aiolimiter": aiolimiter, "hyx": hyx, "nopanic": nopanic, "grit-toolkit": grit, "pyresilience": pyresilience},
+    )
+]
