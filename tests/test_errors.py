@@ -66,7 +66,7 @@ def test_a_timeout_is_a_timeout_error_and_no_rejection() -> None:
 
 def test_every_reason_is_a_code_of_its_own() -> None:
     """Reasons are told apart in logs and metrics."""
-    kinds: list[type[Rejected] | type[TimeoutExceeded]] = [
+    kinds: list[type[Rejected | TimeoutExceeded]] = [
         Rejected,
         CircuitOpen,
         BulkheadFull,
