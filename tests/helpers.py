@@ -1,10 +1,18 @@
-"""What several test files share: a callee that plays a script, and how to end a task from outside."""
+"""What several test files share: a callee that plays a script, and errors that only it raises."""
 
 from typing import Any
 
 import anyio
 
 from resilient import clock
+
+
+class Failure(Exception):
+    """An error of the callee that is retried."""
+
+
+class Fatal(Exception):
+    """An error of the callee that is not."""
 
 
 class Script:
