@@ -132,7 +132,7 @@ async def test_the_least_of_all_limits_counts() -> None:
     attempt.deadline = clock.now() + 5
     make_current(attempt)
     lefts = [time_left(), time_left(clock.now() + 3)]
-    with anyio.CancelScope(deadline=anyio.current_time() + 4):
+    with deadline(4):
         lefts.append(time_left())
     make_current(None)
 
@@ -143,7 +143,7 @@ async def test_clocks_with_different_origins_are_never_mixed(monkeypatch: pytest
     """The library's clock and that of the event loop only meet as seconds that remain."""
     monkeypatch.setattr(clock, "now", lambda: anyio.current_time() + 1_000_000)
     lefts: list[float] = []
-    with anyio.CancelScope(deadline=anyio.current_time() + 4):
+    with deadline(4):
         lefts += time_left(), time_left(clock.now() + 3), time_left(clock.now() + 9)
 
     assert lefts == [4, 3, 4]
