@@ -230,7 +230,7 @@ async def accepting(
         async with wire:
             try:
                 await handle(wire, number)
-            except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
+            except* (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
                 server.gone += 1
                 server.tell()
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+import anyio
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset
@@ -52,6 +53,7 @@ class ServerH2(Server):
 
     steps: list[StepH2] = field(default_factory=list[StepH2])
     resets: list[int] = field(default_factory=list[int])
+    held: list[tuple[Stream, StepH2]] = field(default_factory=list[tuple[Stream, StepH2]])
 
     def take_step(self) -> StepH2:
         """The step that comes next; the last one stays."""
@@ -96,6 +98,16 @@ def say_nothing(_stream: Stream) -> bytes:
     return b""
 
 
+def hold(then: StepH2) -> StepH2:
+    """Do it once the test has set `server.release`."""
+
+    def step(stream: Stream) -> bytes:
+        stream.server.held.append((stream, then))
+        return b""
+
+    return step
+
+
 def go_away(last_stream_id: int, code: int = NO_ERROR) -> StepH2:
     """GOAWAY. The connection stays open, as a server does that finishes what is in flight."""
 
@@ -122,6 +134,19 @@ async def _run(server: ServerH2, wire: Wire, number: int) -> None:
     h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
     requests: dict[int, Request] = {}
     h2.initiate_connection()
+
+    async def go_on() -> None:
+        await server.release.wait()
+        while server.held:
+            stream, step = server.held.pop(0)
+            await wire.send(step(stream) + stream.h2.data_to_send())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(go_on)
+        await _listen(server, wire, number, h2, requests)
+
+
+async def _listen(server: ServerH2, wire: Wire, number: int, h2: H2Connection, requests: dict[int, Request]) -> None:
     while True:
         await wire.send(h2.data_to_send())
         raw = b""

@@ -31,8 +31,9 @@ RESENDS: Final = "resilient.resend_count"
 """The key in the `extensions` of each copy: how many requests of the same call were sent before it."""
 
 _HOOK_RAISED: Final = Verdict(Kind.PERMANENT, Health.NEUTRAL, "before_attempt_raised")
-_POOL_SHARE: Final = 0.98
-"""The wait for a free connection ends a little before the attempt is cut, so that it ends as the `PoolTimeout` that it is."""
+_MARGIN: Final = 0.05
+"""Seconds, a tenth of the limit at most: so much before an attempt is cut each wait for its connection ends, as the timeout that
+it is. A TLS handshake that is cancelled instead leaves its socket to the garbage collector: httpcore does not close it then."""
 
 
 async def send(sending: Sending) -> Exchange:
@@ -119,21 +120,26 @@ async def _in_time(sending: Sending, copy: Any, seconds: float) -> Any:
 
 def _shortened(timeouts: Mapping[str, float | None], seconds: float) -> dict[str, float | None]:
     """The family's own timeouts, where a connection cannot be waited for longer than the attempt may take."""
+    most = seconds - min(_MARGIN, seconds / 10)
     connect, pool = timeouts.get("connect"), timeouts.get("pool")
     return {
         **timeouts,
-        "connect": seconds if connect is None else min(connect, seconds),
-        "pool": seconds * _POOL_SHARE if pool is None else min(pool, seconds * _POOL_SHARE),
+        "connect": most if connect is None else min(connect, most),
+        "pool": most if pool is None else min(pool, most),
     }
 
 
 def _cut_off(sending: Sending, attempt: Attempt, trace: Trace, *, is_total: bool) -> TimeoutExceeded:
-    """The exception for an attempt that took too long: by the evidence, it ended in the phase of connecting, or of reading."""
+    """The exception for an attempt that took too long: of the phase in which it was, by the evidence."""
     options, package = sending.options, sending.engine.family.package
     limit = options.timeout if is_total else options.attempt_timeout
     seconds = sending.call.total if is_total else seconds_of(limit)
-    sent = Sent.NOT_SENT if trace.seen and not trace.written else Sent.MAYBE
-    error = cut_off(sending, limit, seconds, package.ReadTimeout if sent is Sent.MAYBE else package.ConnectTimeout)
+    sent, base = Sent.MAYBE, package.ReadTimeout
+    if trace.seen and not trace.written:
+        sent, base = Sent.NOT_SENT, package.ConnectTimeout
+    elif not trace.seen and hasattr(sending.transport.inner, "_pool"):  # it tells what it does as soon as it has a connection
+        sent, base = Sent.NOT_SENT, package.PoolTimeout
+    error = cut_off(sending, limit, seconds, base)
     by_tables = error_verdict(error, Evidence(sent), idempotent=sending.idempotent)
     remember(error, sending, CUT if is_total else by_tables)
     attempt.notify(TimedOut(at=clock.now(), key=attempt.key, call_id=attempt.identify(), seconds=seconds))
