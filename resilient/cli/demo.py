@@ -18,13 +18,13 @@ from resilient import clock
 from resilient.cli.figures import CLIENTS, Call, Phase, Result, State
 from resilient.cli.flaky_server import FlakyServer
 from resilient.errors import ResilienceError
-from resilient.observe import Timeline, listening
+from resilient.observe import Listener, Timeline, listening
 from resilient.observe.events import BreakerStateChanged, CallFinished, Event, RetryScheduled
 from resilient.policy.schema import Policy
 from resilient.strategies.circuit_breaker import CircuitBreaker
 from resilient_integrations.httpx import ResilientTransport
 
-__all__ = ("FULL", "QUICK", "Pace", "run")
+__all__ = ("FULL", "QUICK", "Pace", "kept", "run")
 
 _PHASES: Final = (
     ("calm", "every request is answered", 1.5),
@@ -32,6 +32,9 @@ _PHASES: Final = (
     ("outage", "nothing but 500, resets, and requests that hang", 4.0),
     ("recovery", "every request is answered again", 3.5),
 )
+_TIMEOUT: Final = 1.0
+"""Seconds after which both clients give up an attempt."""
+_REST: Final = 3.0
 _MOMENT: Final = 0.02
 _SETTLE: Final = {"flaky": 2.5, "recovery": 2.0}
 """Seconds at most for which a phase goes on without new calls, so that those that wait for a retry are still part of it. The
@@ -45,17 +48,15 @@ class Pace:
     Attributes:
         time: what the seconds of the phases, and of the open breaker, are multiplied by.
         rate: calls a second, of each client.
-        timeout: seconds after which both clients give up an attempt.
 
     """
 
     time: float
     rate: float
-    timeout: float
 
 
-FULL: Final = Pace(time=1.0, rate=60.0, timeout=1.0)
-QUICK: Final = Pace(time=0.5, rate=120.0, timeout=0.8)
+FULL: Final = Pace(time=1.0, rate=40.0)
+QUICK: Final = Pace(time=0.5, rate=80.0)
 
 Watch = Callable[[Result], Coroutine[Any, Any, None]]
 
@@ -83,24 +84,25 @@ async def run(seed: int, pace: Pace, watch: Watch) -> Result:
     began = clock.now()
     result, timeline = Result(seed, pace.time, planned), Timeline(limit=100_000)
     async with anyio.create_task_group() as background:
-        server = FlakyServer(seed, slow=3 * pace.timeout)
+        server = FlakyServer(seed, slow=3 * _TIMEOUT)
         port = await background.start(server.serve)
         background.start_soon(watch, result)
-        with _kept(result.log_lines), listening(timeline):
-            async with _client(_Counted(), port, pace.timeout) as plain, _client(resilient, port, pace.timeout) as client:
+        with kept(result.log_lines), listening(timeline), listening(_states(result, began)):
+            async with _client(_Counted(), port) as plain, _client(resilient, port) as client:
                 await _drive(result, pace, server, (plain, client), began)
         background.cancel_scope.cancel()
-    result.states.extend(_states(timeline.events, began))
     result.waterfall = _one_call(timeline.events, began + result.phases[1].begin, began + result.phases[2].begin).render()
     return result
 
 
-def _client(transport: httpx.AsyncBaseTransport, port: int, timeout: float) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=timeout, trust_env=False)
+def _client(transport: httpx.AsyncBaseTransport, port: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=_TIMEOUT, trust_env=False)
 
 
 async def _drive(result: Result, pace: Pace, server: FlakyServer, clients: Sequence[httpx.AsyncClient], began: float) -> None:
     """Let both clients make a call each time one is due, until the last phase is over."""
+    for title, client in zip(CLIENTS, clients, strict=True):
+        await _make(Call(title, "warm-up", 0.0), client, began)  # what is imported and connected on first use is not measured
     async with anyio.create_task_group() as tasks:
         for name, about, seconds in _PHASES:
             server.phase = name
@@ -112,9 +114,10 @@ async def _drive(result: Result, pace: Pace, server: FlakyServer, clients: Seque
                     call = Call(title, name, clock.now() - began)
                     result.calls.append(call)
                     tasks.start_soon(_make, call, client, began)
-                # A busy machine makes fewer calls; it does not make up for them in a burst.
-                due = max(due + 1 / pace.rate, clock.now())
-                await anyio.sleep(max(0.0, due - clock.now()))
+                # A busy machine makes fewer calls: the later it is, the longer it waits before the next one.
+                late = clock.now() - due
+                due = max(due + 1 / pace.rate, clock.now() + _REST * late)
+                await anyio.sleep(due - clock.now())
             with anyio.move_on_after(_SETTLE.get(name, 0.0)):
                 while any(call.phase == name and not call.done for call in result.calls):  # noqa: ASYNC110  a count of events is more
                     await anyio.sleep(_MOMENT)
@@ -127,11 +130,12 @@ async def _make(call: Call, client: httpx.AsyncClient, began: float) -> None:
         call.ok = response.is_success
     except (httpx.HTTPError, ResilienceError):
         call.ok = False
-    call.end = clock.now() - began
+    finally:
+        call.end = clock.now() - began
 
 
 @contextmanager
-def _kept(lines: list[str]) -> Generator[None]:
+def kept(lines: list[str]) -> Generator[None]:
     """Keep the log lines of the library instead of showing them."""
 
     class Keeper(logging.Handler):
@@ -148,8 +152,14 @@ def _kept(lines: list[str]) -> Generator[None]:
         logger.propagate = propagate
 
 
-def _states(events: Sequence[Event], began: float) -> list[State]:
-    return [State(event.at - began, event.new, event.why) for event in events if isinstance(event, BreakerStateChanged)]
+def _states(result: Result, began: float) -> Listener:
+    """A listener that keeps the breaker's changes of state."""
+
+    def listener(event: Event) -> None:
+        if isinstance(event, BreakerStateChanged):
+            result.states.append(State(event.at - began, event.new, event.why))
+
+    return listener
 
 
 def _one_call(events: Sequence[Event], begin: float, end: float) -> Timeline:

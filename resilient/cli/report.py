@@ -25,7 +25,7 @@ class Paint(Protocol):
     bars: bool
 
     def __call__(self, text: str, style: str) -> str:
-        """`text` in a style: a colour, `bold` or `dim`."""
+        """`text` in a style: a colour, `bold`, `dim` or `default`. Text of others must pass here: it may look like markup."""
         ...
 
 
@@ -40,10 +40,10 @@ def report(result: Result, paint: Paint) -> list[str]:
         *progress(result, paint),
         "",
         paint("one call of the flaky phase, from its timeline", "bold"),
-        *result.waterfall.splitlines(),
+        *(paint(line, "default") for line in result.waterfall.splitlines()),
         "",
         paint(f"what an operator saw: {len(result.log_lines)} lines of the logger 'resilient', among them", "bold"),
-        *_log_lines(result),
+        *_log_lines(result, paint),
         "",
         paint("what this run shows", "bold"),
         *(_promise(promise, paint) for promise in result.promises()),
@@ -136,14 +136,14 @@ def _breaker(result: Result, paint: Paint) -> Callable[[Phase, int], str]:
     return cell_of
 
 
-def _log_lines(result: Result) -> Iterator[str]:
+def _log_lines(result: Result, paint: Paint) -> Iterator[str]:
     """The first line of each kind; a change of state is a kind of its own."""
     seen: set[str] = set()
     for line in result.log_lines:
         kind = line.split()[0] + next((word for word in line.split() if word.startswith("new=")), "")
         if kind not in seen:
             seen.add(kind)
-            yield line
+            yield paint(line, "default")
 
 
 def _promise(promise: Promise, paint: Paint) -> str:

@@ -1,6 +1,6 @@
 """Where the demo's lines go: a terminal with colours, bars and live progress, plain text, or JSON."""
 
-import importlib.util
+import contextlib
 import json
 import sys
 from typing import Any, Final
@@ -11,7 +11,7 @@ from resilient.cli.demo import Pace, run
 from resilient.cli.figures import CLIENTS, Result
 from resilient.cli.report import progress, report
 
-__all__ = ("present",)
+__all__ = ("PlainText", "Terminal", "present")
 
 _REFRESH: Final = 0.1
 
@@ -22,16 +22,25 @@ def present(seed: int, pace: Pace, *, as_json: bool) -> None:
         print(json.dumps(anyio.run(run, seed, pace, _silence).as_json(), indent=2))
         return
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a text stream, unless somebody replaced it
-    screen = _Terminal() if sys.stdout.isatty() and importlib.util.find_spec("rich") else _PlainText()
+    screen = _screen()
     result = anyio.run(run, seed, pace, screen.watch)
     screen.print(["", *report(result, screen)])
+
+
+def _screen() -> "PlainText | Terminal":
+    if sys.stdout.isatty():
+        with contextlib.suppress(ImportError):
+            return Terminal()
+    return PlainText()
 
 
 async def _silence(_: Result) -> None:
     return
 
 
-class _PlainText:
+class PlainText:
+    """Text without colours and bars."""
+
     bars = False
 
     def __call__(self, text: str, style: str) -> str:
@@ -55,7 +64,9 @@ class _PlainText:
             await anyio.sleep(_REFRESH)
 
 
-class _Terminal:
+class Terminal:
+    """Colours, bars and figures that grow in place, by `rich`."""
+
     bars = True
 
     def __init__(self) -> None:
