@@ -214,7 +214,11 @@ def _innermost_scope() -> object:
     """The cancel scope that this task is in. Neither backend says so in public: where a release keeps it elsewhere, this
     sees no difference, and a generator that holds a scope runs into the less clear error of the backend.
     """
-    if anyio.get_cancelled_exc_class() is asyncio.CancelledError:
-        states = getattr(sys.modules["anyio._backends._asyncio"], "_task_states", {})
-        return getattr(states.get(asyncio.current_task()), "cancel_scope", None)
-    return getattr(sys.modules["trio"].lowlevel.current_task(), "_cancel_status", None)
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop of asyncio runs
+        task = None
+    if task is None:
+        return getattr(sys.modules["trio"].lowlevel.current_task(), "_cancel_status", None)
+    states = getattr(sys.modules.get("anyio._backends._asyncio"), "_task_states", {})  # loaded with the first scope
+    return getattr(states.get(task), "cancel_scope", None)

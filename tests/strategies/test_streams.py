@@ -6,6 +6,7 @@ import functools
 import gc
 import inspect
 import logging
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import Any, Self
 
@@ -917,3 +918,15 @@ async def test_of_two_streams_that_were_opened_only_the_one_that_is_handed_out_s
     assert [item async for item in Pipeline(Twice(), gate)(source.items)(1)] == [0]
     assert (source.opened, source.closed) == (2, 2)
     assert gate.reasons == ["abandoned", "success"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_a_program_that_never_used_anyio_can_consume_streams(gate: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its backend for asyncio is loaded with the first scope; before that there is no scope to look for."""
+    monkeypatch.delitem(sys.modules, "anyio._backends._asyncio")
+
+    @Pipeline(gate)
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    assert [item async for item in numbers()] == [1]
