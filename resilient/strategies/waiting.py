@@ -60,15 +60,14 @@ class Waiter:
 
     def wake(self) -> bool:
         """Let it go on, in the next round of its event loop. False where it is lost."""
-        signal = self._signal
-        if isinstance(signal, asyncio.Future):
-            if self.lost:
-                return False
-            if not signal.done():
-                signal.set_result(None)
-        elif signal is not None:
-            signal.set()
+        if self.lost:
+            return False
         self.woken = True
+        signal = self._signal
+        if isinstance(signal, anyio.Event):
+            signal.set()
+        elif signal is not None and not signal.done():
+            signal.set_result(None)
         return True
 
     @property
