@@ -24,6 +24,7 @@ INTERNAL_ERROR: Final = 2
 ENHANCE_YOUR_CALM: Final = 11
 HTTP_1_1_REQUIRED: Final = 13
 NO_ERROR: Final = 0
+_FRAME: Final = 16384  # bytes: the largest that every peer takes
 GRACEFUL: Final = 2**31 - 1
 """The last stream id of a server that announces its shutdown and will finish what is in flight."""
 
@@ -65,7 +66,9 @@ def respond(status: int = 200, body: bytes = b"", headers: tuple[tuple[str, str]
 
     def step(stream: Stream) -> bytes:
         stream.h2.send_headers(stream.id, [(":status", str(status)), *headers])
-        stream.h2.send_data(stream.id, body, end_stream=True)
+        for begin in range(0, len(body), _FRAME):
+            stream.h2.send_data(stream.id, body[begin : begin + _FRAME])
+        stream.h2.end_stream(stream.id)
         return b""
 
     return step
