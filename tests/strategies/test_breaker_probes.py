@@ -67,7 +67,9 @@ def test_more_successes_than_places_are_asked_for_one_after_the_other() -> None:
     machine = open_breaker(half_open_calls=1, half_open_successes=3)
     states: list[str] = []
     for _ in range(3):
-        drive(machine, 5.0, GOOD)
+        probe = granted(machine, 5.0)
+        refused(machine, 5.0)
+        probe.settle(GOOD, 0.1, 5.0)
         states.append(machine.current.name)
 
     assert states == ["half_open", "half_open", "closed"]
@@ -93,6 +95,14 @@ def test_one_failed_probe_opens_it_again() -> None:
 
     assert changes(told(machine))[1:] == [("half_open", "open", "probe_failed")]
     assert machine.ready_in(5.1) == 10.0
+
+
+def test_a_probe_that_fails_after_a_long_time_is_no_calm() -> None:
+    """The time open still grows: it was not closed meanwhile."""
+    machine = open_breaker()
+    granted(machine, 5.0).settle(BAD, 60.0, 65.0)
+
+    assert machine.ready_in(65.0) == 10.0
 
 
 @pytest.mark.parametrize("verdict", [GOOD, CANCELLED])

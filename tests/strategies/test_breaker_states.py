@@ -8,7 +8,7 @@ import pytest
 from resilient.observe.events import BreakerStateChanged
 from resilient.outcome import Health, Kind, Verdict
 from resilient.strategies.breaker_states import TRANSITIONS, Happening, Order, State
-from resilient.strategies.circuit_breaker import CircuitBreaker
+from resilient.strategies.circuit_breaker import BreakerCounts, CircuitBreaker
 from strategies.breakers import (
     BAD,
     CANCELLED,
@@ -355,13 +355,17 @@ def test_a_breaker_that_would_open_for_longer_is_not_fresh() -> None:
     assert (machine.is_fresh(14.9), machine.is_fresh(15.0)) == (False, True)
 
 
+def _never(_: BreakerCounts) -> bool:
+    return False
+
+
 def test_failures_in_a_row_are_kept_where_they_count() -> None:
     """They have no age; where only rates count, they do not matter."""
-    kept, forgotten = breaker(consecutive_failures=5), breaker()
-    drive(kept, 0.0, BAD)
-    drive(forgotten, 0.0, BAD)
+    by_count, by_predicate, by_rate = breaker(consecutive_failures=5), breaker(trip=_never), breaker()
+    for machine in (by_count, by_predicate, by_rate):
+        drive(machine, 0.0, BAD)
 
-    assert (kept.is_fresh(1e6), forgotten.is_fresh(1e6)) == (False, True)
+    assert [machine.is_fresh(1e6) for machine in (by_count, by_predicate, by_rate)] == [False, False, True]
 
 
 @pytest.mark.parametrize("initial", ["closed", "isolated", "disabled", "monitor_only"])

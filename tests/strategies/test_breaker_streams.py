@@ -8,7 +8,7 @@ import pytest
 
 from resilient.outcome import Classifier
 from resilient.strategies.lingering import Lingering
-from strategies.breakers import BAD, Down, breaker, opened
+from strategies.breakers import BAD, Down, breaker, fail, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +44,18 @@ async def test_a_probe_is_decided_when_its_stream_is_returned() -> None:
 
     assert closed == "closed"
     assert (seen.state, seen.opened, seen.last_failure_ago) == ("open", 2, 0.0)
+
+
+async def test_the_body_error_of_a_probe_is_one_failure_among_others() -> None:
+    """It does not trip more easily than another one, and no call is thought to be in flight."""
+    gate = breaker(consecutive_failures=2)
+    await fail(gate, 2)
+    await anyio.sleep(5)
+    response = await gate.call(body)
+    response.ended(Down())
+    seen = gate.statistics()
+
+    assert (seen.state, seen.calls, seen.failures, seen.in_flight) == ("closed", 1, 1, 0)
 
 
 async def test_a_probes_stream_that_ends_well_or_is_left_adds_nothing() -> None:

@@ -22,12 +22,12 @@ def test_it_trips_at_the_failure_rate_once_there_are_enough_calls() -> None:
     assert changes(told(machine)) == [("closed", "open", "failure_rate")]
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.15, 0.35, 0.55, 0.7, 0.95, 1.0])
+@pytest.mark.parametrize("rate", [0.07, 0.14, 0.28, 0.29, 0.55, 0.57, 1.0])
 def test_a_rate_that_is_reached_exactly_trips(rate: float) -> None:
     """Rounding of floats does not ask for one failure more."""
-    failures = round(rate * 20)
-    machine = breaker(failure_rate=rate)
-    drive(machine, 0.0, *[GOOD] * (20 - failures), *[BAD] * (failures - 1))
+    failures = round(rate * 100)
+    machine = breaker(failure_rate=rate, minimum_calls=100)
+    drive(machine, 0.0, *[GOOD] * (100 - failures), *[BAD] * (failures - 1))
     before = machine.current.name
     drive(machine, 0.0, BAD)
 
@@ -150,6 +150,16 @@ def test_a_hang_that_is_cancelled_from_outside_trips() -> None:
     drive(machine, 0.0, *[CANCELLED] * 20, latency=2.0)
 
     assert changes(told(machine)) == [("closed", "open", "slow_rate")]
+
+
+def test_a_cancelled_call_does_not_end_a_row_of_failures_however_slow_it_was() -> None:
+    """It is no success."""
+    machine = breaker(slow_call=2.0, consecutive_failures=3)
+    drive(machine, 0.0, BAD, BAD)
+    drive(machine, 0.0, CANCELLED, latency=2.0)
+    drive(machine, 0.0, BAD)
+
+    assert changes(told(machine)) == [("closed", "open", "consecutive_failures")]
 
 
 def test_a_long_wait_that_ends_in_a_rejection_is_not_slow() -> None:

@@ -169,6 +169,7 @@ async def test_a_probe_that_hangs_does_not_wedge_it() -> None:
         with pytest.raises(CircuitOpen):
             await gate.call(good)
         await anyio.sleep(1)
+        assert (gate.state, gate.statistics().probes_out, gate.statistics().in_flight) == ("half_open", 0, 0)
         await gate.call(good)
         tasks.cancel_scope.cancel()
 

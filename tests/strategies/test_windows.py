@@ -125,6 +125,16 @@ def test_a_time_window_is_fresh_until_it_counts_and_when_all_has_expired() -> No
     assert states == [True, False, True]
 
 
+def test_an_idle_time_window_keeps_no_buckets() -> None:
+    """Only those that hold something take room."""
+    window = TimeCounts(SPAN)
+    window.record(0.0)
+    for second in range(1, 15):
+        window.expire(float(second))
+
+    assert window._older is None  # pyright: ignore[reportPrivateUsage]  how it keeps them
+
+
 @given(st.integers(1, 20), st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
 def test_a_count_window_equals_the_last_calls(size: int, calls: list[tuple[bool, bool]]) -> None:
     """It is exact: the totals are those of the last `size` calls."""
