@@ -21,7 +21,7 @@ from resilient import clock
 from resilient._arguments import Duration
 from resilient._arguments import seconds as check_seconds
 from resilient.errors import DeadlineExceeded
-from resilient.observe.events import AttemptFinished, AttemptKind, Event
+from resilient.observe.events import AttemptFinished, AttemptKind, CallFinished, Event
 from resilient.observe.listeners import Sink, emit, emit_notable
 from resilient.outcome import SUCCESS, Classifier, Verdict, judge
 
@@ -186,16 +186,17 @@ async def _invoke_as_current(attempt: Attempt) -> Any:
         value = await attempt.fn(*attempt.args, **(attempt.kwargs or {}))
     except BaseException as error:
         if attempt.watch is not None:
-            _tell_finished(attempt, attempt.watch, started, error, failed=True)
+            tell_attempt_finished(attempt, attempt.watch, started, error, failed=True)
         raise
     finally:
         _current.set(outer)  # two sets are cheaper than a set and a reset
     if attempt.watch is not None:
-        _tell_finished(attempt, attempt.watch, started, value, failed=False)
+        tell_attempt_finished(attempt, attempt.watch, started, value, failed=False)
     return value
 
 
-def _tell_finished(attempt: Attempt, watch: Watch, started: float, outcome: object, *, failed: bool) -> None:
+def tell_attempt_finished(attempt: Attempt, watch: Watch, started: float, outcome: object, *, failed: bool) -> None:
+    """Tell the end of an attempt of a call that somebody listens to."""
     watch.attempts += 1
     emit(
         watch.listeners,
@@ -208,6 +209,23 @@ def _tell_finished(attempt: Attempt, watch: Watch, started: float, outcome: obje
             started=started,
             verdict=attempt.verdict(outcome, error=failed),
             error=type(outcome).__name__ if failed else "",
+        ),
+    )
+
+
+def tell_call_finished(attempt: Attempt, watch: Watch, started: float, outcome: object, *, failed: bool) -> None:
+    """Tell the end of a call that somebody listens to. `attempt` is one of its attempts."""
+    emit(
+        watch.listeners,
+        CallFinished(
+            at=clock.now(),
+            key=attempt.key,
+            call_id=attempt.identify(),
+            started=started,
+            reason=attempt.verdict(outcome, error=failed).reason,
+            error=type(outcome).__name__ if failed else "",
+            attempts=watch.attempts,
+            degraded=watch.degraded,
         ),
     )
 

@@ -11,9 +11,8 @@ from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from resilient import _switch, clock
-from resilient.context import Attempt, Watch, invoke
-from resilient.observe.events import CallFinished
-from resilient.observe.listeners import emit, everywhere, here, sink
+from resilient.context import Attempt, Watch, invoke, tell_call_finished
+from resilient.observe.listeners import everywhere, here, sink
 
 if TYPE_CHECKING:
     from resilient.strategies.gate import Gate
@@ -81,10 +80,10 @@ class Strategy:
 
 async def watched(strategy: Strategy, attempt: Attempt) -> Any:
     """A new call that somebody listens to."""
-    listeners = sink()
     attempt.plain = False
-    attempt.watch = watch = Watch(listeners)
-    call_id, started = attempt.identify(), clock.now()
+    attempt.watch = watch = Watch(sink())
+    attempt.identify()
+    started = clock.now()
     outcome: object = None
     failed = True
     try:
@@ -94,19 +93,6 @@ async def watched(strategy: Strategy, attempt: Attempt) -> Any:
         outcome = error
         raise
     finally:
-        verdict = attempt.verdict(outcome, error=failed)
-        emit(
-            listeners,
-            CallFinished(
-                at=clock.now(),
-                key=attempt.key,
-                call_id=call_id,
-                started=started,
-                reason=verdict.reason,
-                error=type(outcome).__name__ if failed else "",
-                attempts=watch.attempts,
-                degraded=watch.degraded,
-            ),
-        )
+        tell_call_finished(attempt, watch, started, outcome, failed=failed)
         del outcome
     return value

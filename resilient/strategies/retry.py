@@ -6,7 +6,7 @@ it sleeps and runs the next attempt outside of any `except` block. The same loop
 """
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from random import Random
@@ -15,14 +15,14 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from resilient import _switch, clock
 from resilient._arguments import Duration, integer, seconds
-from resilient.context import Attempt, current, invoke
-from resilient.observe.listeners import everywhere, here
+from resilient.context import Attempt, Watch, current, invoke
+from resilient.observe.listeners import everywhere, here, sink
 from resilient.outcome import Classifier, Kind, On, retry_on
 from resilient.strategies.backoff import Backoff, ByVerdict, Exponential, as_backoff
 from resilient.strategies.base import Inside, Step, Strategy
 from resilient.strategies.budget import RetryBudget
 from resilient.strategies.lingering import Lingering
-from resilient.strategies.retry_loop import AttemptBlock, RetryLoop
+from resilient.strategies.retry_loop import AttemptLoop, RetryLoop
 
 __all__ = ("Retry",)
 
@@ -191,7 +191,7 @@ class Retry(Strategy):
             if isinstance(value, Lingering):
                 await value.discard()
 
-    async def __aiter__(self) -> AsyncIterator[AttemptBlock]:
+    def __aiter__(self) -> AttemptLoop:
         """`async for attempt in retry: with attempt: ...` tries the block again until it raises nothing to be retried.
 
         An exception that is to be retried ends at the `with`; the last one surfaces from it.
@@ -199,19 +199,13 @@ class Retry(Strategy):
         if self.classifier is None:
             raise TypeError(_NOBODY_SAYS)
         attempt = Attempt(_block)
+        attempt.plain = False
+        listeners = sink()
+        attempt.watch = Watch(listeners) if listeners else None
         started = clock.now()
         retry = self if _switch.enabled else self.replace(attempts=1, budget=None, timeout=None)
         retry._enter(attempt, started)  # noqa: SLF001  our own class
-        attempt.plain = False
-        loop = RetryLoop(retry, (), started)
-        while True:
-            block = AttemptBlock(loop, attempt)
-            yield block
-            if block.delay is None:
-                return
-            with loop.paid():
-                await clock.sleep(block.delay)
-            attempt = loop.next_attempt(attempt)
+        return AttemptLoop(RetryLoop(retry, (), started), attempt, started)
 
 
 def _block() -> None:  # pragma: no cover  it names the callee of a `with attempt:` block and is never called

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
 from resilient import clock
-from resilient.context import Attempt, make_current, time_left
+from resilient.context import Attempt, make_current, tell_attempt_finished, tell_call_finished, time_left
 from resilient.errors import Rejected
 from resilient.observe.events import AttemptFinished, AttemptKind, RetryScheduled, RetryStopped
 from resilient.observe.timeline import Timeline, attach
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from resilient.strategies.budget import Spending
     from resilient.strategies.retry import Retry
 
-__all__ = ("AttemptBlock", "RetryLoop")
+__all__ = ("AttemptBlock", "AttemptLoop", "RetryLoop")
 
 _RECORD_LIMIT: Final = 100
 _NOTE: Final = "resilient: "
@@ -214,12 +214,13 @@ class RetryLoop:
         reasons = itertools.groupby(event.verdict.reason for event in self._record.attempts)
         outcomes = ", ".join(f"{reason} ×{times}" if (times := len(list(run))) > 1 else reason for reason, run in reasons)
         note = (
-            f"{_NOTE}{made} attempt{'' if made == 1 else 's'} in {self._stopped.at - self._started:.3g} s "
+            f"{_NOTE}{made} attempt{'' if made == 1 else 's'} in {round(self._stopped.at - self._started, 3):g} s "
             f"({outcomes}); stopped: {self._stopped.reason}"
         )
-        notes: list[str] = getattr(error, "__notes__", [])
-        notes[:] = [other for other in notes if not other.startswith(_NOTE)]  # one note, also on an error that is raised again
-        error.add_note(note)
+        with contextlib.suppress(Exception):  # one that refuses attributes (a frozen dataclass) surfaces without a note
+            notes: list[str] = getattr(error, "__notes__", [])
+            notes[:] = [other for other in notes if not other.startswith(_NOTE)]  # one note, also on an error raised again
+            error.add_note(note)
 
     def _note_attempt(self, attempt: Attempt, verdict: Verdict, error: Exception | None, now: float) -> None:
         self._record(
@@ -261,6 +262,31 @@ def _raise(error: Exception) -> NoReturn:
         del error  # the traceback refers to this frame: no cycle
 
 
+class AttemptLoop:
+    """What `async for attempt in retry` walks: one block for each attempt. No generator: leaving the loop leaves nothing open."""
+
+    __slots__ = ("_attempt", "_block", "_loop", "_started")
+
+    def __init__(self, loop: RetryLoop, attempt: Attempt, started: float) -> None:
+        self._loop = loop
+        self._attempt = attempt  # the current one
+        self._started = started
+        self._block: AttemptBlock | None = None  # of the current attempt; None before the first
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> "AttemptBlock":
+        if self._block is not None:
+            if self._block.delay is None:
+                raise StopAsyncIteration
+            with self._loop.paid():
+                await clock.sleep(self._block.delay)
+            self._attempt = self._loop.next_attempt(self._attempt)
+        self._block = AttemptBlock(self._loop, self._attempt, self._started)
+        return self._block
+
+
 class AttemptBlock:
     """One attempt of `async for attempt in retry`: `with attempt:` holds the work that is tried.
 
@@ -270,11 +296,13 @@ class AttemptBlock:
 
     """
 
-    __slots__ = ("_attempt", "_loop", "_restore", "delay")
+    __slots__ = ("_attempt", "_call_started", "_loop", "_restore", "_started", "delay")
 
-    def __init__(self, loop: RetryLoop, attempt: Attempt) -> None:
+    def __init__(self, loop: RetryLoop, attempt: Attempt, call_started: float) -> None:
         self._loop = loop
         self._attempt = attempt
+        self._call_started = call_started
+        self._started = 0.0
         self._restore: Attempt | None = None
         self.delay: float | None = None  # seconds before the next attempt; None where there is none
 
@@ -288,11 +316,16 @@ class AttemptBlock:
 
     def __enter__(self) -> Self:
         self._restore = make_current(self._attempt)
+        self._started = clock.now()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         make_current(self._restore)
-        if not isinstance(error, Exception):
-            return False
-        self.delay = self._loop.end_block(self._attempt, error)
+        attempt, watch, failed = self._attempt, self._attempt.watch, error is not None
+        if watch is not None:
+            tell_attempt_finished(attempt, watch, self._started, error, failed=failed)
+        if isinstance(error, Exception):
+            self.delay = self._loop.end_block(attempt, error)
+        if watch is not None and self.delay is None:
+            tell_call_finished(attempt, watch, self._call_started, error, failed=failed)
         return self.delay is not None
