@@ -27,14 +27,14 @@ from resilient_integrations.httpx import ResilientTransport
 __all__ = ("FULL", "QUICK", "Pace", "kept", "run")
 
 _PHASES: Final = (
-    ("calm", "every request is answered", 1.5),
-    ("flaky", "503 in bursts, some with Retry-After; resets; answers that come too late", 5.0),
-    ("outage", "nothing but 500, resets, and requests that hang", 4.0),
-    ("recovery", "every request is answered again", 3.5),
+    ("calm", "every request is answered", 1.0),
+    ("flaky", "503 in bursts, some with Retry-After; resets; answers that come too late", 4.5),
+    ("outage", "nothing but 500, resets, and requests that hang", 3.5),
+    ("recovery", "every request is answered again", 3.0),
 )
 _TIMEOUT: Final = 1.0
 """Seconds after which both clients give up an attempt."""
-_REST: Final = 3.0
+_REST: Final = 2.0
 _MOMENT: Final = 0.02
 _SETTLE: Final = {"flaky": 2.5, "recovery": 2.0}
 """Seconds at most for which a phase goes on without new calls, so that those that wait for a retry are still part of it. The
@@ -74,11 +74,11 @@ async def run(seed: int, pace: Pace, watch: Watch) -> Result:
 
     Args:
         seed: fixes the schedule of faults.
-        pace: `FULL` (about 15 seconds) or `QUICK` (half of that).
+        pace: `FULL` (about 14 seconds) or `QUICK` (half of that).
         watch: runs beside it, to show progress: it is given the result, which grows, and is cancelled at the end.
 
     """
-    breaker = CircuitBreaker(consecutive_failures=10, open_for=pace.time, open_for_factor=1)
+    breaker = CircuitBreaker(consecutive_failures=6, open_for=pace.time, open_for_factor=1)
     resilient = ResilientTransport(_Counted(), policy=Policy.http().replace(circuit_breaker=breaker))
     planned = sum(seconds for _, _, seconds in _PHASES) * pace.time
     began = clock.now()
