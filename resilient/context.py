@@ -11,8 +11,9 @@ the call around it, and anyio's effective deadline. Mutable state: the context v
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -25,9 +26,11 @@ from resilient.observe.events import AttemptFinished, AttemptKind, CallFinished,
 from resilient.observe.listeners import Sink, emit, emit_notable
 from resilient.outcome import SUCCESS, Classifier, Verdict, judge
 
-__all__ = ("Attempt", "current", "current_attempt", "deadline", "invoke", "make_current", "time_left")
+__all__ = ("NO_KWARGS", "Attempt", "current", "current_attempt", "deadline", "invoke", "make_current", "time_left")
 
 T = TypeVar("T")
+
+NO_KWARGS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 _ids: Final = itertools.count(1)
 _current: ContextVar["Attempt | None"] = ContextVar("resilient_attempt", default=None)

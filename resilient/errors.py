@@ -44,11 +44,12 @@ class Rejected(ResilienceError):
     """
 
     reason: ClassVar[str] = "rejected"
+    key: str | None = None
 
+    # `BaseException.__new__` keeps the arguments: its `__init__` is not called, which would make a refusal dearer.
     def __init__(self, strategy: str = "", retry_after: float | None = None) -> None:
         self.strategy = strategy
         self.retry_after = retry_after
-        self.key: str | None = None
 
     def __str__(self) -> str:
         called = f" for {self.key!r}" if self.key is not None else ""
@@ -77,7 +78,8 @@ class CircuitOpen(Rejected):
         state: str = "open",
         rejections: int = 1,
     ) -> None:
-        super().__init__(strategy, retry_after)
+        self.strategy = strategy
+        self.retry_after = retry_after
         self.state = state
         self.rejections = rejections
 

@@ -6,14 +6,15 @@ time. The hard contracts live in one place, `guarded()`: permits are taken in or
 A permit taken by hand is a `Lease`. All mutable state of a gate, as far as it is of no machine: its outbox.
 """
 
+import math
 from abc import abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
 
 from resilient import _switch, clock
-from resilient.context import Attempt, invoke, time_left
+from resilient.context import NO_KWARGS, Attempt, current, invoke, time_left
 from resilient.errors import Rejected
 from resilient.observe.events import CallRejected, Event
 from resilient.observe.listeners import emit_notable, everywhere, here, sink
@@ -22,6 +23,9 @@ from resilient.strategies.base import Step, Strategy
 from resilient.strategies.lingering import Lingering
 
 __all__ = ("Gate", "Lease", "Permit", "PermitBlock", "announce", "guarded", "leave_rejection")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Permit(Protocol):
@@ -109,6 +113,11 @@ class Gate(Strategy):
 
     def start(self, attempt: Attempt) -> Awaitable[Any]:
         return guarded((self,), invoke, attempt)
+
+    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        if everywhere or here() or current():
+            return super().call(fn, *args, **kwargs)
+        return guarded((self,), fn, None, args, kwargs)
 
     async def acquire(self) -> "Lease":
         """Take a permit by hand, waiting where the strategy allows it: `with await gate.acquire(): ...`.
@@ -200,8 +209,18 @@ class PermitBlock:
             lease.settle(error)
 
 
-async def guarded(gates: Sequence[Gate], call: Step, attempt: Attempt) -> Any:  # noqa: C901, PLR0912  the hard contracts, in one place
-    """Enter the gates in order, run the call, settle in reverse on every way out. See the top of this module."""
+async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
+    gates: Sequence[Gate],
+    call: Callable[..., Awaitable[Any]],
+    attempt: Attempt | None,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] = NO_KWARGS,
+) -> Any:
+    """Enter the gates in order, run the call, settle in reverse on every way out. See the top of this module.
+
+    `call` is a step, to be called with the attempt. Where there is none, it is the callee itself: a call that has nothing to
+    say needs no `Attempt` until there is something to tell of it.
+    """
     held: list[Permit] = []
     outcome: Any = None
     failed = happened = False
@@ -210,12 +229,12 @@ async def guarded(gates: Sequence[Gate], call: Step, attempt: Attempt) -> Any:  
         for gate in gates:
             permit = gate.admit(started)
             if permit is None:
-                permit = await gate.wait(time_left(attempt.deadline))
+                permit = await gate.wait(time_left(attempt.deadline if attempt is not None else math.inf))
                 started = clock.now()
             held.append(permit)
             if gate.outbox:
                 announce(gate, attempt)
-        outcome = await call(attempt)
+        outcome = await (call(*args, **kwargs) if attempt is None else call(attempt))
         return outcome  # noqa: TRY300  permits are settled in `finally`, once for every way out
     except BaseException as error:
         failed, outcome = True, error
@@ -226,15 +245,17 @@ async def guarded(gates: Sequence[Gate], call: Step, attempt: Attempt) -> Any:  
     finally:
         now = clock.now()
         if isinstance(outcome, Lingering):
-            _settle_at_end(gates, held, attempt, outcome, now - started, now)
+            _settle_at_end(gates, held, attempt or Attempt(call), outcome, now - started, now)
         while held:
             permit = held.pop()
             gate = gates[len(held)]
-            classifier = gate.classifier or attempt.classifier
-            if failed or (classifier is not None and classifier.values is not None):
-                verdict = attempt.verdict(outcome, error=failed, classifier=classifier)
-            else:
+            classifier = gate.classifier or (attempt.classifier if attempt is not None else None)
+            if not failed and (classifier is None or classifier.values is None):
                 verdict = SUCCESS
+            elif attempt is None:
+                verdict = judge(classifier, outcome, error=failed)
+            else:
+                verdict = attempt.verdict(outcome, error=failed, classifier=classifier)
             permit.settle(verdict, now - started, now)
             if gate.outbox:
                 happened = True

@@ -10,12 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from random import Random
-from types import MappingProxyType
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from resilient import _switch, clock
 from resilient._arguments import Duration, integer, seconds
-from resilient.context import Attempt, Watch, current, invoke
+from resilient.context import NO_KWARGS, Attempt, Watch, current, invoke
 from resilient.observe.listeners import everywhere, here, sink
 from resilient.outcome import Classifier, Kind, On, retry_on
 from resilient.strategies.backoff import Backoff, ByVerdict, Exponential, as_backoff
@@ -29,7 +28,6 @@ __all__ = ("Retry",)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_NO_KWARGS: Final[Mapping[str, Any]] = MappingProxyType({})
 _random: Final = Random()  # noqa: S311  jitter, not a secret
 
 _NOBODY_SAYS: Final = (
@@ -122,7 +120,7 @@ class Retry(Strategy):
         inside: Inside,
         attempt: Attempt | None,
         args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] = _NO_KWARGS,
+        kwargs: Mapping[str, Any] = NO_KWARGS,
     ) -> Any:
         """The first attempt; what follows a failed one is `_go_on`.
 
