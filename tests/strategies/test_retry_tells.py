@@ -1,0 +1,108 @@
+from dataclasses import dataclass
+
+import anyio
+import pytest
+
+from helpers import RETRY, SECOND, Failure, Fatal, Script
+from resilient.errors import RetryableError
+from resilient.observe.events import AttemptFinished, RetryScheduled, RetryStopped
+from resilient.observe.timeline import Timeline, record_timeline, timeline_of
+from resilient.pipeline import Pipeline
+from resilient.strategies.backoff import Constant
+from resilient.strategies.budget import RetryBudget
+from resilient.strategies.retry import Retry
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_error_that_surfaces_carries_what_happened() -> None:
+    """A timeline of all attempts and waits, whether or not anybody listened."""
+    with pytest.raises(Failure) as caught:
+        await RETRY.replace(attempts=2).call(Script(Failure()))
+
+    timeline = timeline_of(caught.value)
+    assert isinstance(timeline, Timeline)
+    assert [type(event) for event in timeline.events] == [AttemptFinished, RetryScheduled, AttemptFinished, RetryStopped]
+
+
+async def test_a_permanent_error_carries_its_one_attempt() -> None:
+    """From the first failed attempt on there is a record."""
+    with pytest.raises(Fatal) as caught:
+        await RETRY.call(Script(Fatal()))
+
+    timeline = timeline_of(caught.value)
+    assert timeline is not None
+    assert [attempt.verdict.reason for attempt in timeline.attempts] == ["permanent_error"]
+
+
+async def test_the_record_of_endless_attempts_is_bounded() -> None:
+    """It counts what it did not keep."""
+    with pytest.raises(Failure) as caught:
+        await Retry(on=Failure, attempts=500, backoff=Constant(delay=0)).call(Script(Failure()))
+
+    timeline = timeline_of(caught.value)
+    assert timeline is not None
+    assert (len(timeline.events), timeline.dropped) == (100, 900)
+
+
+async def test_an_error_object_that_is_raised_again_has_one_note_and_keeps_those_of_others() -> None:
+    """The newest one."""
+    error = Failure()
+    error.add_note("mine")
+    for _ in range(2):
+        with pytest.raises(Failure):
+            await RETRY.call(Script(error))
+
+    assert error.__notes__ == ["mine", "resilient: 3 attempts in 2 s (retryable_error ×3); stopped: attempts_exhausted"]
+
+
+async def test_an_error_that_refuses_attributes_surfaces_without_them() -> None:
+    """A frozen dataclass, say."""
+
+    @dataclass(frozen=True)
+    class Frozen(Exception):
+        code: int
+
+    with pytest.raises(Frozen) as caught:
+        await Retry(on=Frozen, backoff=SECOND).call(Script(Frozen(7)))
+
+    assert (caught.value.code, timeline_of(caught.value)) == (7, None)
+
+
+async def test_a_scheduled_retry_tells_all_that_an_operator_asks() -> None:
+    """Which attempt, of how many, why, how long the wait is, who chose it, and what is left."""
+    retry = RETRY.replace(budget=RetryBudget(ratio=0, floor=5))
+    with record_timeline() as timeline, anyio.fail_after(10):
+        await Pipeline(retry, key=lambda *_: "users").call(Script(RetryableError(retry_after=2), 1))
+
+    event = next(event for event in timeline.events if isinstance(event, RetryScheduled))
+    assert 2 <= event.delay <= 2.2
+    assert (event.key, event.number, event.attempts, event.error) == ("users", 1, 3, "RetryableError")
+    assert (event.delay_source, event.time_left, event.budget_left) == ("server", 10, 4)
+
+
+async def test_a_permanent_error_is_no_news() -> None:
+    """Nothing is told about a retry that was never considered."""
+    with record_timeline() as timeline, pytest.raises(Fatal):
+        await RETRY.call(Script(Fatal()))
+
+    assert not [event for event in timeline.events if isinstance(event, (RetryScheduled, RetryStopped))]
+
+
+async def test_one_retry_is_shared_by_many_tasks() -> None:
+    """It has no state: each task makes its own attempts and gets its own error (tenacity loses some here)."""
+    caught: list[str] = []
+
+    async def one(name: str) -> None:
+        callee = Script(Failure(name), seconds=0.1)
+        try:
+            await RETRY.call(callee)
+        except Failure as error:
+            caught.append(str(error))
+        assert callee.calls == 3
+
+    async with anyio.create_task_group() as group:
+        for number in range(10):
+            group.start_soon(one, str(number))
+
+    assert sorted(caught) == [str(number) for number in range(10)]
