@@ -101,9 +101,9 @@ def assert_nothing_is_left(transport: Any, inner: Any) -> None:
 
 def gates(transport: Any, key: str | None = None) -> list[Any]:
     """The breakers and bulkheads of a transport, of all keys or of one."""
-    _, keyed = transport.pipeline.strategies
-    keys = list(keyed.siblings) if key is None else [key]
-    parts: list[tuple[Any, ...]] = [sibling for each in keys for _, sibling in keyed.siblings[each] if isinstance(sibling, tuple)]
+    siblings = transport.pipeline.siblings
+    keys = list(siblings) if key is None else [key]
+    parts: list[tuple[Any, ...]] = [sibling for each in keys for _, sibling in siblings[each] if isinstance(sibling, tuple)]
     return [gate for group in parts for gate in group]
 
 

@@ -1,0 +1,236 @@
+"""Cancellation: it always propagates, is nobody's failure, and leaves nothing behind. On every event loop, uvloop too."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from integrations.families import LEFT_BELOW, POLICY, Family, assert_nothing_is_left, failures, gates
+from integrations.servers import Server, Step, answer, head, held, reset, serve, stall
+from integrations.servers_h2 import hold, respond, say_nothing, serve_h2
+from resilient import Bulkhead, CircuitBreaker, Constant, Policy, Retry, record_timeline
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("real_backend")]
+
+BODY_BEGAN = head(200, {"Content-Length": "9"}) + b"abc"
+
+
+async def cancel_once(when: Callable[[], Awaitable[object]], work: Callable[[], Awaitable[object]]) -> None:
+    """Run `work`, and cancel it once `when` has come."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        await when()
+        tasks.cancel_scope.cancel()
+
+
+@LEFT_BELOW
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(stall(), id="while the answer is awaited"),
+        pytest.param(stall(b"HTTP/1.1 200 OK\r\n"), id="within the header"),
+        pytest.param(stall(BODY_BEGAN), id="within the body"),
+        pytest.param(stall(head(503, {"Transfer-Encoding": "chunked"})), id="while a response is drained"),
+    ],
+)
+async def test_a_cancelled_request_closes_its_connection_and_tells_nothing(family: Family, step: Step) -> None:
+    """The server sees the connection go; permit and slot are back; the breaker has learned of no failure but a 5xx."""
+    async with serve(step, answer()) as server, family.client() as client:
+
+        async def when() -> None:
+            await server.until(requests=1)
+            await at_rest()
+
+        with record_timeline() as timeline:
+            await cancel_once(when, lambda: client.get(server.url))
+        await server.until(gone=1)
+
+        assert_nothing_is_left(client._transport, client._transport.inner)
+        assert len(server.requests) == 1
+        assert failures(client) == sum(attempt.verdict.reason == "http_503" for attempt in timeline.attempts)
+        assert (await client.get(server.url)).status_code == 200
+
+
+async def at_rest() -> None:
+    """Let everything that can go on go on."""
+    for _ in range(20):
+        await anyio.lowlevel.checkpoint()
+
+
+@LEFT_BELOW
+async def test_cancelling_a_stream_that_is_read_is_neutral(family: Family) -> None:
+    """The user stops to read; nobody failed."""
+    async with serve(stall(BODY_BEGAN)) as server, family.client() as client:
+        reading = anyio.Event()
+
+        async def read() -> None:
+            async with client.stream("GET", server.url) as response:
+                async for _ in response.aiter_raw():
+                    reading.set()
+
+        await cancel_once(reading.wait, read)
+        await server.until(gone=1)
+
+        assert failures(client) == 0
+
+
+async def test_cancelling_a_wait_between_attempts_gives_everything_back(family: Family) -> None:
+    """No connection and no permit is held while a retry sleeps."""
+    retry = Retry(backoff=Constant(delay=60.0, maximum=60.0))
+    async with serve(answer(503)) as server, family.client(policy=POLICY.replace(retry=retry)) as client:
+
+        async def when() -> None:
+            await server.until(requests=1)
+            await at_rest()
+            assert_nothing_is_left(client._transport, client._transport.inner)
+
+        await cancel_once(when, lambda: client.get(server.url))
+
+        assert len(server.requests) == 1
+
+
+async def test_cancelling_a_wait_for_a_permit_leaves_no_ghost(family: Family) -> None:
+    """The next one in the queue is served."""
+    policy = POLICY.replace(bulkhead=Bulkhead(1, max_queue=2))
+    async with serve(held()) as server, family.client(policy=policy) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.get, server.url)
+        await server.until(requests=1)
+
+        await cancel_once(at_rest, lambda: client.get(server.url))
+        tasks.start_soon(client.get, server.url)
+        await at_rest()
+        assert gates(client._transport)[1].statistics().queued == 1
+        server.release.set()
+
+
+async def test_a_cancelled_probe_frees_its_place(family: Family) -> None:
+    """A half-open breaker neither closes nor hangs: the next request is the next probe."""
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.01)
+    policy = Policy.http().replace(retry=None, circuit_breaker=breaker)
+    async with serve(answer(500), stall(), answer(200)) as server, family.client(policy=policy) as client:
+        await client.get(server.url)
+        state = gates(client._transport)[0]
+        await half_open(state)
+
+        await cancel_once(lambda: server.until(requests=2), lambda: client.get(server.url))
+        assert state.statistics().state == "half_open"
+        assert state.statistics().probes_out == 0
+        await client.get(server.url)
+
+        assert state.statistics().state == "closed"
+
+
+async def half_open(breaker: CircuitBreaker) -> None:
+    """Wait until the breaker would let a probe through."""
+    while breaker.statistics().open_remaining > 0:
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_a_probe_whose_body_never_ends_is_decided_by_its_header(family: Family) -> None:
+    """An hour of streaming must not keep a breaker half-open."""
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=0.01)
+    policy = Policy.http().replace(retry=None, circuit_breaker=breaker)
+    async with serve(answer(500), stall(BODY_BEGAN)) as server, family.client(policy=policy) as client:
+        await client.get(server.url)
+        state = gates(client._transport)[0]
+        await half_open(state)
+
+        async with client.stream("GET", server.url):
+            assert state.statistics().state == "closed"
+
+
+async def test_a_response_that_comes_in_the_tick_of_a_cancellation_is_not_leaked(family: Family) -> None:
+    """Whichever of the two wins."""
+    for pause in range(12):
+        async with serve(held(200, b"x" * 100)) as server, family.client() as client:
+
+            async def when(server: Server = server, pause: int = pause) -> None:
+                await server.until(requests=1)
+                server.release.set()
+                for _ in range(pause):
+                    await anyio.lowlevel.checkpoint()
+
+            async def get(client: Any = client, url: str = server.url) -> None:
+                await client.get(url)
+
+            await cancel_once(when, get)
+
+
+async def test_cancelling_one_stream_of_http2_leaves_its_neighbours_alone(family: Family) -> None:
+    """They share the connection, and nothing else."""
+    async with serve_h2(hold(respond(200, b"late")), say_nothing) as server, family.client(family.inner_h2()) as client:
+        bodies: list[bytes] = []
+
+        async def patient() -> None:
+            bodies.append((await client.get(server.url)).content)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(patient)
+            await server.until(requests=1)
+            await cancel_once(lambda: server.until(requests=2), lambda: client.get(server.url))
+            server.release.set()
+
+        assert (bodies, server.connections) == ([b"late"], 1)
+
+
+@LEFT_BELOW
+async def test_cancelling_an_upload_ends_the_users_generator(family: Family) -> None:
+    """Its clean-up runs."""
+    cleaned = anyio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 65536
+        finally:
+            cleaned.set()
+
+    async with serve(Step(then="deaf", at="headers")) as server, family.client() as client:
+        await cancel_once(lambda: server.until(requests=1), lambda: client.put(server.url, content=body()))
+        server.release.set()
+
+        assert cleaned.is_set()
+
+
+async def test_cancellation_is_never_retried(family: Family) -> None:
+    """Not even by a policy that has attempts without end."""
+    retry = Retry(attempts=None, backoff=Constant(delay=0.0), timeout=None)
+    async with serve(reset()) as server, family.client(policy=Policy(retry=retry)) as client:
+        with anyio.move_on_after(0.05) as scope:
+            await client.get(server.url)
+
+        assert scope.cancelled_caught
+
+
+@LEFT_BELOW
+@pytest.mark.parametrize("anyio_backend", ["real-asyncio", "real-uvloop"], indirect=True)  # trio has no other way
+@pytest.mark.parametrize("how", ["task.cancel()", "asyncio.timeout()", "asyncio.wait_for()"])
+@pytest.mark.parametrize(
+    "step", [pytest.param(stall(), id="before the header"), pytest.param(stall(BODY_BEGAN), id="in the body")]
+)
+async def test_native_cancellation_of_asyncio_is_the_same(family: Family, how: str, step: Step) -> None:
+    """Applications that know nothing of anyio cancel in their own way."""
+    async with serve(step, answer()) as server, family.client() as client:
+        task = asyncio.ensure_future(natively(how, client.get(server.url), server))
+        with pytest.raises((asyncio.CancelledError, TimeoutError)):
+            await task
+        await server.until(gone=1)
+
+        assert failures(client) == 0
+        assert (await client.get(server.url)).status_code == 200
+
+
+async def natively(how: str, work: Awaitable[Any], server: Server) -> None:
+    if how == "task.cancel()":
+        task = asyncio.ensure_future(work)
+        await server.until(requests=1)
+        task.cancel()
+        await task
+    elif how == "asyncio.timeout()":
+        async with asyncio.timeout(0.05):
+            await work
+    else:
+        await asyncio.wait_for(work, 0.05)
