@@ -115,9 +115,9 @@ async def _drive(result: Result, pace: Pace, server: FlakyServer, clients: Seque
                     result.calls.append(call)
                     tasks.start_soon(_make, call, client, began)
                 # A busy machine makes fewer calls: the later it is, the longer it waits before the next one.
-                late = clock.now() - due
-                due = max(due + 1 / pace.rate, clock.now() + _REST * late)
-                await anyio.sleep(due - clock.now())
+                now = clock.now()
+                due = max(due + 1 / pace.rate, now + _REST * (now - due))
+                await anyio.sleep(due - now)
             with anyio.move_on_after(_SETTLE.get(name, 0.0)):
                 while any(call.phase == name and not call.done for call in result.calls):  # noqa: ASYNC110  a count of events is more
                     await anyio.sleep(_MOMENT)
