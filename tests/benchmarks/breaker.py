@@ -121,7 +121,7 @@ def circuitbreaker_open() -> Iterable[Case]:
         "circuitbreaker @circuit",
         wrap(failing),
         circuitbreaker.CircuitBreakerError,
-        without="retry_after, a count of rejections, events",
+        without="a rejection with data, a count of them, events",
     )
 
 

@@ -16,20 +16,20 @@ def own() -> Iterable[Case]:
 
 def aiolimiter() -> Iterable[Case]:
     limiter = peer("aiolimiter").AsyncLimiter(PLENTY, 1)
-    yield entered("aiolimiter async with", limiter, without="FIFO order, a bound on waits, rejections, trio")
+    yield entered("aiolimiter async with", limiter, without="FIFO order across amounts, a bound on waits, trio")
 
 
 def hyx() -> Iterable[Case]:
     wrap = peer("hyx.ratelimit").tokenbucket(PLENTY, 1)
-    yield called("hyx @tokenbucket", wrap(fn), without="waiting, exact bursts, trio")
+    yield called("hyx @tokenbucket", wrap(fn), without="waiting, exact limits, trio")
 
 
 def nopanic() -> Iterable[Case]:
-    yield called("nopanic @rate_limit", peer("nopanic").rate_limit(PLENTY)(fn), without="FIFO order, exact bursts")
+    yield called("nopanic @rate_limit", peer("nopanic").rate_limit(PLENTY)(fn), without="strict FIFO order, exact limits")
 
 
 def grit() -> Iterable[Case]:
-    yield called("grit @limiter", peer("grit").limiter(PLENTY)(fn), without="exact bursts, a bound on waits, trio")
+    yield called("grit @limiter", peer("grit").limiter(PLENTY)(fn), without="exact limits, trio")
 
 
 def pyresilience() -> Iterable[Case]:

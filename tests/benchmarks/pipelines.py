@@ -45,7 +45,7 @@ def nopanic_without_timeout() -> Iterable[Case]:
 def grit_without_timeout() -> Iterable[Case]:
     grit = peer("grit")
     wrap = grit.policy(grit.retry(on=OSError), grit.limiter(PLENTY), grit.breaker(), grit.bulkhead(10))
-    yield called("grit policy: retry, limiter, breaker, bulkhead", wrap(fn), without="windows, exact bursts, events, trio")
+    yield called("grit policy: retry, limiter, breaker, bulkhead", wrap(fn), without="windows, exact limits, events, trio")
 
 
 def hyx_without_timeout() -> Iterable[Case]:
@@ -89,7 +89,7 @@ def nopanic_with_timeout() -> Iterable[Case]:
 def grit_with_timeout() -> Iterable[Case]:
     grit = peer("grit")
     layers = (grit.fallback(0), grit.retry(on=OSError), grit.limiter(PLENTY), grit.breaker(), grit.bulkhead(10), grit.timeout(10))
-    yield called("grit policy: six", grit.policy(*layers)(fn), without="windows, exact bursts, events, trio")
+    yield called("grit policy: six", grit.policy(*layers)(fn), without="windows, exact limits, events, trio")
 
 
 def pyresilience_with_timeout() -> Iterable[Case]:

@@ -21,21 +21,21 @@ def own_success() -> Iterable[Case]:
 def tenacity_success() -> Iterable[Case]:
     tenacity = peer("tenacity")
     options = {"stop": tenacity.stop_after_attempt(3), "retry": tenacity.retry_if_exception_type(OSError), "reraise": True}
-    yield called("tenacity @retry", tenacity.retry(**options)(fn), without=NO_BUDGET)
+    yield called("tenacity @retry", tenacity.retry(**options)(fn), without="budget, deadlines around")
 
 
 def stamina_success() -> Iterable[Case]:
-    yield called("stamina @retry", peer("stamina").retry(on=OSError, attempts=3)(fn), without=NO_BUDGET)
+    yield called("stamina @retry", peer("stamina").retry(on=OSError, attempts=3)(fn), without="budget, deadlines around")
 
 
 def backoff_success() -> Iterable[Case]:
     backoff = peer("backoff")
-    yield called("backoff @on_exception", backoff.on_exception(backoff.expo, OSError, max_tries=3)(fn), without=NO_BUDGET)
+    yield called("backoff @on_exception", backoff.on_exception(backoff.expo, OSError, max_tries=3)(fn), without="budget, trio")
 
 
 def opnieuw_success() -> Iterable[Case]:
     wrap = peer("opnieuw").retry(retry_on_exceptions=OSError)
-    yield called("opnieuw @retry", wrap(fn), without=NO_BUDGET)
+    yield called("opnieuw @retry", wrap(fn), without="budget, deadlines around, trio")
 
 
 def hyx_success() -> Iterable[Case]:
@@ -44,7 +44,7 @@ def hyx_success() -> Iterable[Case]:
 
 def nopanic_success() -> Iterable[Case]:
     nopanic = peer("nopanic")
-    yield called("nopanic @retry", nopanic.retry(on=OSError)(fn), without="deadlines of the call, attempts seen in context")
+    yield called("nopanic @retry", nopanic.retry(on=OSError)(fn), without="anyio's deadlines, the attempt in context")
     yield called("nopanic @retry, with a budget", nopanic.retry(on=OSError, budget=nopanic.RetryBudget())(fn))
 
 
@@ -138,7 +138,7 @@ def hyx_failure() -> Iterable[Case]:
 
 def nopanic_failure() -> Iterable[Case]:
     wrap = peer("nopanic").retry(on=OSError, backoff=0)
-    yield called("nopanic @retry", wrap(failing_once()), without="logs, a record of the attempts, a look at the deadline")
+    yield called("nopanic @retry", wrap(failing_once()), without="logs, a record of the attempts, anyio's deadlines")
 
 
 def grit_failure() -> Iterable[Case]:
