@@ -28,7 +28,7 @@ class ResilientTransport(Transport, httpx.AsyncBaseTransport):  # noqa: D101  it
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the client calls it."""
-        response: httpx.Response = await super().handle_async_request(request)
+        response: httpx.Response = await self.engine.handle(request, self)
         return response
 
 

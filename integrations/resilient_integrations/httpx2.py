@@ -28,7 +28,7 @@ class ResilientTransport(Transport, httpx2.AsyncBaseTransport):  # noqa: D101  i
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request; the client calls it."""
-        response: httpx2.Response = await super().handle_async_request(request)
+        response: httpx2.Response = await self.engine.handle(request, self)
         return response
 
 

@@ -38,18 +38,22 @@ it is. A TLS handshake that is cancelled instead leaves its socket to the garbag
 
 async def send(sending: Sending) -> Exchange:
     """Send the request once: the callee of the pipeline."""
+    attempt, call, request, inner = current_attempt(), sending.call, sending.request, sending.transport.inner
     sending.transport.check_open()
-    attempt, request = current_attempt(), sending.request
-    trace = Trace(request.method, request.extensions.get("trace"))
     outer = sys.exception()
+    trace = Trace(request.method, request.extensions.get("trace"))
     copy = _copy(sending, trace)
-    _count(sending, attempt)
+    sending.attempts += 1
+    call.sends += 1
+    if attempt.kind == "retry":
+        call.retries += 1
     if sending.engine.before_attempt is not None:
         await _prepare(sending, copy, attempt)
-    seconds, is_total = _time_for(sending)
+    is_limited = sending.options.attempt_timeout is not None or call.cut < math.inf
+    seconds, is_total = _time_for(sending) if is_limited else (math.inf, False)
     try:
-        if seconds == math.inf:
-            response = await sending.transport.inner.handle_async_request(copy)
+        if not is_limited:
+            response = await inner.handle_async_request(copy)
         else:
             response = await _in_time(sending, copy, seconds)
     except Exception as error:
@@ -66,22 +70,18 @@ async def send(sending: Sending) -> Exchange:
 
 
 def _copy(sending: Sending, trace: Trace) -> Any:
-    """The request for one attempt: what a transport or an instrumentation changes in it does not reach the next one."""
-    request, family = sending.request, sending.engine.family
-    extensions = {**request.extensions, "trace": trace.hear, RESENDS: sending.call.sends}
-    copy = family.request(request.method, request.url, headers=request.headers, stream=request.stream, extensions=extensions)
-    if isinstance(request.stream, family.byte_stream):
-        copy.read()  # as the client does with a body of bytes: `content` is there for whoever looks
+    """The request for one attempt: what a transport or an instrumentation changes in it does not reach the next one.
+
+    It is made by hand: `copy.copy` goes the way of pickle, and loses the body.
+    """
+    request = sending.request
+    copy: Any = object.__new__(request.__class__)
+    copy.__dict__.update(request.__dict__)
+    copy.headers = sending.engine.family.headers(request.headers)
+    copy.extensions = {**request.extensions, "trace": trace.hear, RESENDS: sending.call.sends}
     if sending.made_key is not None:
         copy.headers["Idempotency-Key"] = sending.made_key
     return copy
-
-
-def _count(sending: Sending, attempt: Attempt) -> None:
-    sending.attempts += 1
-    sending.call.sends += 1
-    if attempt.kind == "retry":
-        sending.call.retries += 1
 
 
 async def _prepare(sending: Sending, copy: Any, attempt: Attempt) -> None:

@@ -52,18 +52,17 @@ class Call:
         self._key: tuple[str, str] | None = None  # an origin, and the idempotency key that was made for it
         self._followed_by: int | None = None  # None: by nothing. Else by any request but the one with this id
 
-    def goes_on_with(self, request: Any) -> bool:
-        """Whether this request is a hop of the call."""
-        return self._followed_by is not None and self._followed_by != id(request)
+    def takes(self, request: Any) -> bool:
+        """Whether this request is a hop of the call. The next one is one only if its response says so."""
+        followed_by, self._followed_by = self._followed_by, None
+        return followed_by is not None and followed_by != id(request)
 
-    def ended_with(self, request: Any, response: Any | None) -> None:
-        """Hear the outcome of a hop: after a redirect comes another request, after a demand for credentials any."""
-        if response is None:
-            self._followed_by = None
+    def goes_on_after(self, request: Any, response: Any) -> None:
+        """Hear the response to a hop: after a redirect comes another request, after a demand for credentials any."""
+        if response.status_code in _CREDENTIALS_WANTED:
+            self._followed_by = _ANYTHING
         elif response.has_redirect_location:
             self._followed_by = id(request)
-        else:
-            self._followed_by = _ANYTHING if response.status_code in _CREDENTIALS_WANTED else None
 
     def key_for(self, origin: str, make: Callable[[], str | None]) -> str | None:
         """The idempotency key of this call for an origin, made where there is none yet: another origin gets its own."""

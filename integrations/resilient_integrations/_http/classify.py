@@ -10,20 +10,20 @@ Both families, and the libraries below them, name their exceptions alike: the ta
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from resilient.outcome import SUCCESS, Health, Kind, Verdict
+from resilient.outcome import Health, Kind, Verdict
 from resilient_integrations._http.evidence import Evidence, Sent
 from resilient_integrations._http.hints import retry_after, should_retry
 
 if TYPE_CHECKING:
     from resilient_integrations._http.call import Sending
 
-__all__ = ("MISDIRECTED", "error_verdict", "is_failure", "response_verdict")
+__all__ = ("FIRST_ERROR", "MISDIRECTED", "error_verdict", "response_verdict")
 
 _CONFLICT: Final = 409
 MISDIRECTED: Final = 421
 _THROTTLED: Final = 429
 _UNAVAILABLE: Final = 503
-_FIRST_ERROR: Final = 400
+FIRST_ERROR: Final = 400
 _FIRST_FAILURE: Final = 500
 
 _IF_IDEMPOTENT: Final = frozenset({408, 500, 502, 503, 504})
@@ -119,16 +119,9 @@ def _goaway(evidence: Evidence, sent: Sent, *, idempotent: bool) -> Verdict:
     )
 
 
-def is_failure(response: Any) -> bool:
-    """Whether a response says that the server failed."""
-    return bool(response.status_code >= _FIRST_FAILURE)
-
-
 def response_verdict(response: Any, sending: "Sending") -> Verdict:
-    """The verdict on a response."""
+    """The verdict on a response with an error status."""
     status: int = response.status_code
-    if status < _FIRST_ERROR:
-        return SUCCESS
     headers = response.headers
     hint = retry_after(headers)
     said = should_retry(headers)
@@ -141,7 +134,7 @@ def response_verdict(response: Any, sending: "Sending") -> Verdict:
         )
     else:
         may_resend = said and (status in _ALWAYS or sending.idempotent)
-    health = Health.UNHEALTHY if is_failure(response) else Health.NEUTRAL if status == _THROTTLED else Health.HEALTHY
+    health = Health.UNHEALTHY if status >= _FIRST_FAILURE else Health.NEUTRAL if status == _THROTTLED else Health.HEALTHY
     return Verdict(
         Kind.RETRYABLE if may_resend else Kind.PERMANENT, health, f"http_{status}", hint, throttled=status == _THROTTLED
     )

@@ -5,8 +5,9 @@ decided by the strategies, from its verdict alone; the engine prepares the reque
 client knows. All mutable state: that of the pipeline, and the exchanges that were `lost`.
 """
 
+import math
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -17,7 +18,6 @@ from resilient.observe.timeline import timeline_of
 from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.policy.schema import Policy
-from resilient.strategies.base import Step, Strategy
 from resilient_integrations._http.attempt import send
 from resilient_integrations._http.bodies import OneShotBody, replayable, spooled
 from resilient_integrations._http.call import CALL, Call, Sending, origin_of
@@ -36,6 +36,8 @@ __all__ = ("ATTEMPTS", "TIMELINE", "Engine")
 
 ATTEMPTS: Final = "resilient.attempts"
 """The key in a response's `extensions`: how often the request was sent."""
+_FIRST_REDIRECT: Final = 300
+
 TIMELINE: Final = "resilient.timeline"
 """The key in a response's `extensions`: the timeline, where an attempt failed before."""
 
@@ -74,13 +76,15 @@ class Engine:
         self._make_key = _random_key if idempotency_key == "auto" else idempotency_key
         self._spool = spool
         self._retry = policy.retry
+        self._window = seconds_of(policy.retry.timeout) if policy.retry is not None else math.inf
         classify = http_classifier(classifier)
         # The two time limits are the engine's own business: they need to know what was sent, and go on through the body.
-        inner = policy.replace(timeout=None, attempt_timeout=None).pipeline(classify=classify, key=self.key_of, max_keys=max_keys)
-        self.pipeline = Pipeline(_WhatIsLeft(), inner, classify=classify)
+        fresh = policy.replace(timeout=None, attempt_timeout=None).pipeline(classify=classify)
+        self.pipeline = HopPipeline(*fresh.strategies, classify=classify, key=self.key_of, max_keys=max_keys)
 
     async def handle(self, request: Any, transport: "Transport") -> Any:
         """Send a request of the client; the response."""
+        transport.check_open()
         if self.lost:
             self.lost.end_all()
         given = request.extensions.get(EXTENSION)
@@ -121,8 +125,10 @@ class Engine:
 
         Raises:
             StreamConsumed: (of the family) an earlier hop has sent it.
+            TypeError: the request is of the other family.
 
         """
+        self.family.refuse_other("request", request)  # its streams are of no class of ours, so it always comes by here
         stream = request.stream
         if isinstance(stream, OneShotBody):
             if stream.begun:
@@ -136,18 +142,19 @@ class Engine:
     def _call_of(self, request: Any, options: Options) -> Call:
         """The call that the request is a hop of, or a new one."""
         call: Call | None = request.extensions.get(CALL)
-        if call is None or not call.goes_on_with(request):
-            window = self._retry.timeout if self._retry is not None else None
-            call = request.extensions[CALL] = Call(clock.now(), seconds_of(window), seconds_of(options.timeout))
-        call.ended_with(request, None)
+        if call is None or not call.takes(request):
+            call = request.extensions[CALL] = Call(
+                clock.now(), self._window, math.inf if options.timeout is None else seconds_of(options.timeout)
+            )
         return call
 
     def _hand_out(self, value: Any, sending: Sending) -> Any:
         response = value.hand_out() if isinstance(value, Exchange) else value
-        if not isinstance(response, self.family.package.Response):
+        if not isinstance(response, self.family.response):
             msg = f"{response!r} stands in for a response: a fallback must give an instance of {self.family.name}.Response"
             raise TypeError(msg)
-        sending.call.ended_with(sending.request, response)
+        if response.status_code >= _FIRST_REDIRECT:
+            sending.call.goes_on_after(sending.request, response)
         response.extensions[ATTEMPTS] = sending.attempts
         timeline = timeline_of(value)
         if timeline is not None:
@@ -155,14 +162,16 @@ class Engine:
         return response
 
 
-class _WhatIsLeft(Strategy):
-    """Tells the first attempt of each hop what its call has left of time and attempts."""
+class HopPipeline(Pipeline):
+    """The policy's pipeline. The first attempt of each hop is told what its call has left of time and attempts."""
 
-    def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
+    __slots__ = ()
+
+    def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         sending: Sending = attempt.args[0]
         attempt.deadline = min(sending.call.window, sending.call.cut)
         attempt.limit = sending.engine.attempts_left(sending)
-        return call(attempt)
+        return super().start(attempt)
 
 
 def _random_key(_request: Any) -> str:

@@ -18,7 +18,7 @@ from resilient.outcome import Verdict
 from resilient.strategies.lingering import Lingering
 from resilient_integrations._http.bodies import close_iterator
 from resilient_integrations._http.call import origin_of
-from resilient_integrations._http.classify import MISDIRECTED, error_verdict, is_failure, response_verdict
+from resilient_integrations._http.classify import MISDIRECTED, error_verdict, response_verdict
 from resilient_integrations._http.evidence import Evidence, Sent
 from resilient_integrations._http.failure import CUT, cut_off, failure_of, forget, remember
 
@@ -39,14 +39,12 @@ class Exchange(Lingering):
     Attributes:
         response: the family's response; None once it was handed out.
         sending: the request that it answers.
-        failed: the server said that it failed (a 5xx).
 
     """
 
     def __init__(self, response: Any, sending: "Sending") -> None:
         self.response: Any = response
         self.sending = sending
-        self.failed = is_failure(response)
         if response.is_closed or sending.options.hold == "headers":  # closed: its body came along, as that of a mock does
             self.ended()
 
@@ -182,7 +180,7 @@ class BodyStream(UpgradedStream):
             forget(error)
             raise
         except BaseException:
-            await self._end(None if self._exchange.failed else GeneratorExit())
+            await self._end(GeneratorExit())
             raise
 
 

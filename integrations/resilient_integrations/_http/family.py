@@ -26,7 +26,8 @@ class Family:
     def __init__(self, package: Any) -> None:
         self.package = package
         self.name = _package_of(package.AsyncBaseTransport)
-        self.request: Any = package.Request
+        self.response: Any = package.Response
+        self.headers: Any = package.Headers
         self.byte_stream: Any = package.ByteStream
         self.one_shot_body: Any = type("OneShotBody", (OneShotBody, package.AsyncByteStream), {})
         self.body_stream: Any = type("BodyStream", (BodyStream, package.AsyncByteStream), {})

@@ -6,7 +6,8 @@ Whatever they say, a request that cannot be sent again is not: its body was cons
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from resilient.outcome import Classifier, Kind, Verdict
+from resilient.outcome import SUCCESS, Classifier, Kind, Verdict
+from resilient_integrations._http.classify import FIRST_ERROR
 from resilient_integrations._http.exchange import Exchange
 from resilient_integrations._http.failure import failure_of
 
@@ -31,6 +32,8 @@ def http_classifier(own: Classifier | None) -> Classifier:
         if not isinstance(value, Exchange):
             return None
         verdict = own_values(value.response) if own_values is not None else None
+        if verdict is None and value.response.status_code < FIRST_ERROR:
+            return SUCCESS
         return _unless_impossible(verdict or value.verdict(), value.sending)
 
     return Classifier(errors, values)

@@ -66,6 +66,7 @@ class Transport:
 
     Attributes:
         inner: the transport that does the sending.
+        engine: what sends requests in the way of the policy; the transports of one client share it.
         closed: whether it was closed: nothing is sent then, nor sent again.
 
     Raises:
@@ -94,7 +95,7 @@ class Transport:
         self.family.check_transport(inner)
         self.inner = inner
         self.closed = False
-        self._engine = engine
+        self.engine = engine
         if getattr(getattr(inner, "_pool", None), "_retries", 0):
             warnings.warn(
                 f"{inner!r} was made with retries=: it retries connections by itself, below the policy, and the two multiply. "
@@ -106,12 +107,7 @@ class Transport:
     @property
     def pipeline(self) -> Pipeline:
         """What the requests go through, with the state of each key."""
-        return self._engine.pipeline
-
-    async def handle_async_request(self, request: Any) -> Any:
-        """Send a request; the client calls it."""
-        self.check_open()
-        return await self._engine.handle(request, self)
+        return self.engine.pipeline
 
     def check_open(self) -> None:
         """Raise `RuntimeError` where the transport is closed."""
