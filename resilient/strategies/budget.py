@@ -1,7 +1,7 @@
 """RetryBudget: what pays for retries, so that they cannot become a storm.
 
 First attempts earn: a share (`ratio`) of those of the last `window` seconds may be retried. A floor of so many retries a
-second lets services with little traffic retry at all; its reserve holds one second's worth. What is spent is older
+second lets services with little traffic retry at all; its reserve holds one second's worth, and one retry at least. What is spent is older
 than nothing that it was paid from, so for every stretch of time, whatever the latency and the backoff,
 
     retries ≤ ratio × first attempts + floor × (elapsed + 1 s).
@@ -53,7 +53,7 @@ class RetryBudget:
 
     """
 
-    __slots__ = ("_reserve", "_reserve_at", "_window", "floor", "ratio", "throttled_cost", "transient_cost", "window")
+    __slots__ = ("_capacity", "_reserve", "_reserve_at", "_window", "floor", "ratio", "throttled_cost", "transient_cost", "window")
 
     def __init__(
         self,
@@ -70,7 +70,8 @@ class RetryBudget:
         self.throttled_cost = number("throttled_cost", throttled_cost, above=0.0)
         self.transient_cost = number("transient_cost", transient_cost, above=0.0)
         self._window = TimeCounts(self.window)  # calls: first attempts; failures: what was spent from their share
-        self._reserve = self.floor  # full at first
+        self._capacity = max(self.floor, 1.0) if self.floor else 0.0  # of the reserve: less than one could never pay
+        self._reserve = self._capacity  # full at first
         self._reserve_at: float | None = None
 
     def deposit(self, now: float) -> None:
@@ -110,7 +111,7 @@ class RetryBudget:
         """Take back what a `Spending` paid; at most to what can be spent again."""
         self._refill(now)
         self._window.record(now, calls=0, failures=-min(from_share, max(0.0, self._window.failures)))
-        self._reserve = min(self.floor, self._reserve + from_reserve)
+        self._reserve = min(self._capacity, self._reserve + from_reserve)
 
     def sibling(self) -> Self:
         """A new budget with the same settings."""
@@ -125,7 +126,7 @@ class RetryBudget:
     def is_fresh(self, now: float) -> bool:
         """Whether nothing was earned or spent of late."""
         self._refill(now)
-        return not self._window.calls and not self._window.failures and self._reserve >= self.floor
+        return not self._window.calls and not self._window.failures and self._reserve >= self._capacity
 
     def statistics(self) -> BudgetStatistics:
         """A snapshot."""
@@ -139,7 +140,7 @@ class RetryBudget:
         self._window.expire(now)
         since = self._reserve_at
         if since is not None and now > since:
-            self._reserve = min(self.floor, self._reserve + (now - since) * self.floor)
+            self._reserve = min(self._capacity, self._reserve + (now - since) * self.floor)
         self._reserve_at = now
 
     def __repr__(self) -> str:
