@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "the same faults, and shows what both got. It ends by itself in under 20 seconds.",
     )
     demo.add_argument("--seed", type=int, help="fixes the schedule of faults (default: another one each time)")
-    demo.add_argument("--quick", action="store_true", help="half the time, at twice the pace")
+    demo.add_argument("--quick", action="store_true", help="a shorter run, at a higher pace")
     demo.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
     return parser
 

@@ -8,8 +8,8 @@ else. The breaker is set to the time scale of a demo: it opens for a second, whe
 import logging
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 import anyio
 import httpx
@@ -26,19 +26,38 @@ from resilient_integrations.httpx import ResilientTransport
 
 __all__ = ("FULL", "QUICK", "Pace", "kept", "run")
 
+
+class _Plan(NamedTuple):
+    """A phase as it is planned.
+
+    Attributes:
+        seconds: in which calls are made, at the pace of a full run.
+        enough: calls of each client that its figures need. A busy machine makes fewer, and goes on for longer until it has them.
+        settle: seconds at most for which it goes on without new calls, so that those that wait for a retry are still part of it.
+            The outage ends without: the breaker must find out by itself.
+
+    """
+
+    name: str
+    about: str
+    seconds: float
+    enough: int = 0
+    settle: float = 0.0
+
+
 _PHASES: Final = (
-    ("calm", "every request is answered", 1.0),
-    ("flaky", "503 in bursts, some with Retry-After; resets; answers that come too late", 4.5),
-    ("outage", "nothing but 500, resets, and requests that hang", 3.5),
-    ("recovery", "every request is answered again", 3.0),
+    _Plan("calm", "every request is answered", 0.7),
+    _Plan("flaky", "503 in bursts, some with Retry-After; resets; answers that come too late", 3.6, enough=120, settle=2.5),
+    _Plan("outage", "nothing but 500, resets, and requests that hang", 3.0, enough=100),
+    _Plan("recovery", "every request is answered again", 3.0, settle=2.0),
 )
+_LONGEST: Final = 14.0
+"""Seconds after which no phase goes on for longer than planned."""
 _TIMEOUT: Final = 1.0
 """Seconds after which both clients give up an attempt."""
 _REST: Final = 2.0
+"""How long a machine that is late rests, as a multiple of how late it is."""
 _MOMENT: Final = 0.02
-_SETTLE: Final = {"flaky": 2.5, "recovery": 2.0}
-"""Seconds at most for which a phase goes on without new calls, so that those that wait for a retry are still part of it. The
-outage ends without: the breaker must find out by itself."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +74,8 @@ class Pace:
     rate: float
 
 
-FULL: Final = Pace(time=1.0, rate=40.0)
-QUICK: Final = Pace(time=0.5, rate=80.0)
+FULL: Final = Pace(time=1.0, rate=50.0)
+QUICK: Final = Pace(time=0.6, rate=80.0)
 
 Watch = Callable[[Result], Coroutine[Any, Any, None]]
 
@@ -74,13 +93,13 @@ async def run(seed: int, pace: Pace, watch: Watch) -> Result:
 
     Args:
         seed: fixes the schedule of faults.
-        pace: `FULL` (about 14 seconds) or `QUICK` (half of that).
+        pace: `FULL` (about 13 seconds) or `QUICK` (about 8).
         watch: runs beside it, to show progress: it is given the result, which grows, and is cancelled at the end.
 
     """
     breaker = CircuitBreaker(consecutive_failures=6, open_for=pace.time, open_for_factor=1)
     resilient = ResilientTransport(_Counted(), policy=Policy.http().replace(circuit_breaker=breaker))
-    planned = sum(seconds for _, _, seconds in _PHASES) * pace.time
+    planned = sum(plan.seconds for plan in _PHASES) * pace.time
     began = clock.now()
     result, timeline = Result(seed, pace.time, planned), Timeline(limit=100_000)
     async with anyio.create_task_group() as background:
@@ -103,23 +122,26 @@ async def _drive(result: Result, pace: Pace, server: FlakyServer, clients: Seque
     """Let both clients make a call each time one is due, until the last phase is over."""
     for title, client in zip(CLIENTS, clients, strict=True):
         await _make(Call(title, "warm-up", 0.0), client, began)  # what is imported and connected on first use is not measured
+    remaining = result.planned
     async with anyio.create_task_group() as tasks:
-        for name, about, seconds in _PHASES:
-            server.phase = name
+        for plan in _PHASES:
+            server.phase = plan.name
             begin = due = clock.now()
-            phase = Phase(name, about, begin - began, seconds * pace.time)
-            result.phases.append(phase)
-            while due < begin + phase.seconds:
+            result.phases.append(Phase(plan.name, plan.about, begin - began, plan.seconds * pace.time))
+            remaining -= plan.seconds * pace.time
+            made = 0
+            while due < begin + plan.seconds * pace.time or (made < plan.enough and due - began + remaining < _LONGEST):
                 for title, client in zip(CLIENTS, clients, strict=True):
-                    call = Call(title, name, clock.now() - began)
+                    call = Call(title, plan.name, clock.now() - began)
                     result.calls.append(call)
                     tasks.start_soon(_make, call, client, began)
-                # A busy machine makes fewer calls: the later it is, the longer it waits before the next one.
+                made += 1
                 now = clock.now()
                 due = max(due + 1 / pace.rate, now + _REST * (now - due))
                 await anyio.sleep(due - now)
-            with anyio.move_on_after(_SETTLE.get(name, 0.0)):
-                while any(call.phase == name and not call.done for call in result.calls):  # noqa: ASYNC110  a count of events is more
+            result.phases[-1] = replace(result.phases[-1], seconds=clock.now() - begin)
+            with anyio.move_on_after(plan.settle):
+                while any(call.phase == plan.name and not call.done for call in result.calls):  # noqa: ASYNC110  counting events is more
                     await anyio.sleep(_MOMENT)
         tasks.cancel_scope.cancel()
 

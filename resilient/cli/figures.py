@@ -185,7 +185,7 @@ class Result:
                 {
                     "name": phase.name,
                     "begin": round(phase.begin, 3),
-                    "seconds": phase.seconds,
+                    "seconds": round(phase.seconds, 3),
                     **{client: self.figures(client, phase.name).as_json() for client in CLIENTS},
                 }
                 for phase in self.phases
