@@ -6,7 +6,7 @@ decorator, and nested in another one. With a `key` it keeps fresh siblings of it
 bounded `Keyed`; control flow is shared by all keys.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -68,15 +68,15 @@ class Pipeline(Strategy):
             inside = (group, *inside)
         return step if self.key is None else partial(self._with_key, step)
 
-    def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
+    def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         return self.fold(call)(attempt)
 
-    def start(self, attempt: Attempt) -> Awaitable[Any]:
+    def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         if self.classifier is not None:
             attempt.classifier = self.classifier
         return self._step(attempt)
 
-    def _with_key(self, step: Step, attempt: Attempt) -> Awaitable[Any]:
+    def _with_key(self, step: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         """Give the attempt its key and the state that belongs to it, then go on."""
         if self.key is not None and self.siblings is not None:
             attempt.key = self.key(*attempt.args, **(attempt.kwargs or {}))
@@ -88,7 +88,7 @@ class Pipeline(Strategy):
         return f"Pipeline({', '.join(repr(strategy) for strategy in self.strategies)})"
 
 
-def _guarded_by_key(group: tuple[Gate, ...], call: Step, attempt: Attempt) -> Awaitable[Any]:
+def _guarded_by_key(group: tuple[Gate, ...], call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
     return guarded(attempt.sibling(group), call, attempt)
 
 

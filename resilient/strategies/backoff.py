@@ -17,7 +17,18 @@ from typing import Literal, get_args
 from resilient._arguments import Duration, number, seconds
 from resilient.outcome import Verdict
 
-__all__ = ("Backoff", "ByVerdict", "Constant", "Custom", "Exponential", "Fibonacci", "Jitter", "Linear", "as_backoff")
+__all__ = (
+    "Backoff",
+    "BackoffLike",
+    "ByVerdict",
+    "Constant",
+    "Custom",
+    "Exponential",
+    "Fibonacci",
+    "Jitter",
+    "Linear",
+    "as_backoff",
+)
 
 Jitter = Literal["none", "full", "equal", "decorrelated"]
 """`full`: uniform in [0, d]. `equal`: uniform in [d/2, d]. `decorrelated`: uniform in [initial, 3 × the delay before],
@@ -209,8 +220,12 @@ class ByVerdict:
     choose: Callable[[Verdict], Backoff]
 
 
-def as_backoff(value: object) -> Backoff | ByVerdict:
+BackoffLike = Backoff | ByVerdict | Callable[[int], float] | Iterable[float]
+"""What may be given as `backoff=`."""
+
+
+def as_backoff(value: BackoffLike) -> Backoff | ByVerdict:
     """What a user gave as `backoff=`: a backoff, a `ByVerdict`, a function, or an iterable of seconds."""
     if isinstance(value, (Backoff, ByVerdict)):
         return value
-    return Custom(source=value)  # type: ignore[arg-type]  # it checks
+    return Custom(source=value)

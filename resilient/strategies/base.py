@@ -22,8 +22,8 @@ __all__ = ("Inside", "Step", "Strategy")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Step = Callable[[Attempt], Awaitable[Any]]
-"""What is inside of a strategy: it takes an attempt and is awaited."""
+Step = Callable[[Attempt], Coroutine[Any, Any, Any]]
+"""What is inside of a strategy: it takes an attempt and gives a coroutine."""
 
 Inside = tuple[tuple["Gate", ...], ...]
 """The groups of gates that a step will enter, outermost first."""
@@ -35,7 +35,7 @@ class Strategy:
     __slots__ = ()
 
     @abstractmethod
-    def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
+    def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         """Run `call(attempt)` in the way of this strategy. `call` may be called again, with `attempt.again()`."""
         raise NotImplementedError
 
@@ -43,11 +43,11 @@ class Strategy:
         """This strategy around `inner`, as one step. `inside` are the groups of gates that `inner` will enter."""
         return partial(self.run, inner)
 
-    def start(self, attempt: Attempt) -> Awaitable[Any]:
+    def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         """Run a new call in the way of this strategy."""
         return self.run(invoke, attempt)
 
-    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """Call `fn(*args, **kwargs)` in the way of this strategy: `await strategy.call(fn, 1, name="x")`."""
         attempt = Attempt(fn, args, kwargs)
         return watched(self, attempt) if everywhere or here() else self.start(attempt)

@@ -1,8 +1,8 @@
 """RetryBudget: what pays for retries, so that they cannot become a storm.
 
 First attempts earn: a share (`ratio`) of those of the last `window` seconds may be retried. A floor of so many retries a
-second lets services with little traffic retry at all; its reserve holds one second's worth, and one retry at least. What is spent is older
-than nothing that it was paid from, so for every stretch of time, whatever the latency and the backoff,
+second lets services with little traffic retry at all; its reserve holds one second's worth, and one retry at least. Nothing
+is paid for twice from what was earned, so in all, whatever the latency and the backoff, and for a floor of at least 1,
 
     retries ≤ ratio × first attempts + floor × (elapsed + 1 s).
 
@@ -53,7 +53,17 @@ class RetryBudget:
 
     """
 
-    __slots__ = ("_capacity", "_reserve", "_reserve_at", "_window", "floor", "ratio", "throttled_cost", "transient_cost", "window")
+    __slots__ = (
+        "_capacity",
+        "_reserve",
+        "_reserve_at",
+        "_window",
+        "floor",
+        "ratio",
+        "throttled_cost",
+        "transient_cost",
+        "window",
+    )
 
     def __init__(
         self,

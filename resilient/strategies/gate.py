@@ -8,7 +8,7 @@ A permit taken by hand is a `Lease`. All mutable state of a gate, as far as it i
 
 import math
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
@@ -108,13 +108,13 @@ class Gate(Strategy):
         """Wait for a permit for at most `limit` seconds. Raises `Rejected` as soon as that cannot be enough."""
         raise NotImplementedError
 
-    def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
+    def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         return guarded((self,), call, attempt)
 
-    def start(self, attempt: Attempt) -> Awaitable[Any]:
+    def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         return guarded((self,), invoke, attempt)
 
-    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         if everywhere or here() or current():
             return super().call(fn, *args, **kwargs)
         return guarded((self,), fn, None, args, kwargs)

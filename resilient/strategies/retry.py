@@ -6,7 +6,7 @@ it sleeps and runs the next attempt outside of any `except` block. The same loop
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from random import Random
@@ -17,7 +17,7 @@ from resilient._arguments import Duration, integer, seconds
 from resilient.context import NO_KWARGS, Attempt, Watch, current, invoke
 from resilient.observe.listeners import everywhere, here, sink
 from resilient.outcome import Classifier, Kind, On, retry_on
-from resilient.strategies.backoff import Backoff, ByVerdict, Exponential, as_backoff
+from resilient.strategies.backoff import BackoffLike, Exponential, as_backoff
 from resilient.strategies.base import Inside, Step, Strategy
 from resilient.strategies.budget import RetryBudget
 from resilient.strategies.lingering import Lingering
@@ -69,7 +69,7 @@ class Retry(Strategy):
     never: On | None = None
     classify: Classifier | None = None
     attempts: int | None = 3
-    backoff: Backoff | ByVerdict = field(default_factory=Exponential)
+    backoff: BackoffLike = field(default_factory=Exponential)
     timeout: Duration | None = None
     budget: RetryBudget | None = None
     max_retry_after: Duration = 60.0
@@ -106,17 +106,17 @@ class Retry(Strategy):
     def fold(self, inner: Step, inside: Inside = ()) -> Step:
         return partial(self._run, inner, inside)
 
-    def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
+    def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         return self._run(call, (), attempt)
 
-    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         if self._alone and not (everywhere or here() or current()):
             return self._run(fn, (), None, args, kwargs)
         return super().call(fn, *args, **kwargs)
 
     async def _run(
         self,
-        call: Callable[..., Awaitable[Any]],
+        call: Callable[..., Any],
         inside: Inside,
         attempt: Attempt | None,
         args: tuple[Any, ...] = (),

@@ -18,7 +18,7 @@ from resilient.errors import Rejected
 from resilient.observe.events import AttemptFinished, AttemptKind, RetryScheduled, RetryStopped
 from resilient.observe.timeline import Timeline, attach
 from resilient.outcome import Kind, Verdict
-from resilient.strategies.backoff import Backoff, ByVerdict
+from resilient.strategies.backoff import Backoff, ByVerdict, as_backoff
 from resilient.strategies.lingering import Lingering
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class RetryLoop:
         return self._retry.attempts if attempt.limit is None else attempt.limit
 
     def _delay(self, verdict: Verdict) -> tuple[float, Source]:
-        backoff = self._retry.backoff
+        backoff = as_backoff(self._retry.backoff)
         chosen = backoff.choose(verdict) if isinstance(backoff, ByVerdict) else backoff
         schedule = next((schedule for known, schedule in self._schedules if known == chosen), None)
         if schedule is None:

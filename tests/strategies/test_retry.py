@@ -264,7 +264,7 @@ async def test_a_hint_beyond_the_limit_ends_the_call_at_once() -> None:
 async def test_each_class_of_outcomes_has_a_schedule_of_its_own() -> None:
     """A throttled attempt does not move the backoff of the others on."""
     throttled, transient = Constant(delay=10, maximum=10, jitter="none"), [1.0, 2.0, 3.0]
-    schedules = {True: throttled, False: Retry(on=Failure, backoff=transient).backoff}  # type: ignore[arg-type]  # a list is one
+    schedules = {True: throttled, False: Retry(on=Failure, backoff=transient).backoff}
 
     def judge(error: Exception) -> Verdict:
         return Verdict(Kind.RETRYABLE, Health.NEUTRAL, "any", throttled=isinstance(error, Fatal))

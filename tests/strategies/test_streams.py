@@ -5,7 +5,7 @@ import functools
 import gc
 import inspect
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import anyio
@@ -408,10 +408,7 @@ async def test_a_custom_strategy_works_on_streams() -> None:
     log: list[float] = []
 
     class Timed(Strategy):
-        def run(self, call: Step, attempt: Attempt) -> Awaitable[Any]:
-            return self.measure(call, attempt)
-
-        async def measure(self, call: Step, attempt: Attempt) -> Any:
+        async def run(self, call: Step, attempt: Attempt) -> Any:
             started = clock.now()
             try:
                 return await call(attempt)
