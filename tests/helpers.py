@@ -66,7 +66,7 @@ class Script:
         self.at.append(clock.now())
         await anyio.sleep(self.seconds)
         if isinstance(outcome, BaseException):
-            raise outcome
+            raise outcome.with_traceback(None)  # one object may be raised many times
         return outcome
 
 
