@@ -11,7 +11,7 @@ All mutable state: the dictionary `_states` in order of insertion, `_overflow`, 
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Generic, Protocol, Self, TypeVar
+from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast
 
 from resilient import clock
 from resilient._arguments import integer
@@ -147,8 +147,13 @@ class Siblings(_Bounded[tuple[tuple[Any, Any], ...]]):
         return tuple((template, _sibling(template)) for template in self._templates)
 
     def _is_fresh(self, state: tuple[tuple[Any, Any], ...], now: float) -> bool:
-        return all(part.is_fresh(now) for _, sibling in state for part in (sibling if isinstance(sibling, tuple) else (sibling,)))
+        return all(part.is_fresh(now) for _, sibling in state for part in _parts(sibling))
 
 
 def _sibling(template: Any) -> Any:
-    return tuple(part.sibling() for part in template) if isinstance(template, tuple) else template.sibling()
+    siblings = tuple(part.sibling() for part in _parts(template))
+    return siblings if isinstance(template, tuple) else siblings[0]
+
+
+def _parts(template: Any) -> tuple[Template, ...]:
+    return cast("tuple[Template, ...]", template) if isinstance(template, tuple) else (template,)

@@ -9,7 +9,7 @@ not be sent again (`PERMANENT`) and yet tells that the service is unwell (`UNHEA
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from resilient.errors import DeadlineExceeded, Rejected
 
@@ -116,9 +116,11 @@ class Classifier:
 
     def __or__(self, other: "Classifier") -> "Classifier":
         mine, others = self.values, other.values
-        values = mine or others
-        if mine is not None and others is not None:
-            values = lambda value: mine(value) or others(value)  # noqa: E731  a def would hide the symmetry with errors
+
+        def both(value: Any) -> Verdict | None:
+            return (mine and mine(value)) or (others and others(value)) or None
+
+        values = both if mine and others else mine or others
         return Classifier(lambda error: self.errors(error) or other.errors(error), values)
 
 
@@ -145,10 +147,11 @@ def error_matcher(name: str, on: On) -> Callable[[Exception], bool]:
         TypeError: `on` is neither a type of exception, nor a tuple of them, nor callable.
 
     """
-    types = on if isinstance(on, tuple) else (on,)
-    if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in types):
-        rejections = tuple(kind for kind in types if issubclass(kind, Rejected))  # type: ignore[arg-type]  # checked above
-        return lambda error: isinstance(error, rejections if isinstance(error, Rejected) else types)  # type: ignore[arg-type]
+    wanted = cast("tuple[object, ...]", on if isinstance(on, tuple) else (on,))
+    types = tuple(kind for kind in wanted if isinstance(kind, type) and issubclass(kind, BaseException))
+    if len(types) == len(wanted):
+        rejections = tuple(kind for kind in types if issubclass(kind, Rejected))
+        return lambda error: isinstance(error, rejections if isinstance(error, Rejected) else types)
     if isinstance(on, (tuple, type)) or not callable(on):
         msg = f"{name}={on!r}: expected a type of exception, a tuple of them, or a predicate, e.g. {name}=(OSError, TimeoutError)"
         raise TypeError(msg)

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from resilient._arguments import Duration, number, seconds
 from resilient.outcome import Verdict
@@ -190,7 +190,7 @@ class Custom(Backoff):
                 "many times, e.g. a list; an iterator can be used by one call only"
             )
             raise TypeError(msg)
-        if not callable(self.source) and next(iter(self.source), None) is None:
+        if isinstance(self.source, Iterable) and next(iter(self.source), None) is None:
             msg = f"backoff={self.source!r} is empty: give at least one delay in seconds"
             raise ValueError(msg)
 
@@ -199,7 +199,7 @@ class Custom(Backoff):
             yield from (seconds("backoff", delay) for delay in map(self.source, itertools.count(1)))
             return
         last = 0.0
-        for delay in self.source:
+        for delay in cast("Iterable[float]", self.source):
             last = seconds("backoff", delay)
             yield last
         yield from itertools.repeat(last)
