@@ -60,7 +60,7 @@ class Fallback(Strategy):
         try:
             value = await call(attempt)
         except Exception as caught:
-            if self._matches is not None and not self._matches(caught):
+            if not self._replaces(caught):
                 raise
             error = caught
         if error is None:
@@ -82,15 +82,30 @@ class Fallback(Strategy):
         )
         return await self._instead(Outcome(value, error))
 
-    async def _instead(self, outcome: Outcome[Any]) -> Any:
+    def _replaces(self, error: Exception) -> bool:
         try:
-            if self.function is None:
-                return self.value
-            made = self.function(outcome)
-            return await made if inspect.isawaitable(made) else made
+            return self._matches is None or self._matches(error)
+        except Exception:  # noqa: BLE001  a broken predicate must not hide the error that it was asked about
+            return False
+
+    async def _instead(self, outcome: Outcome[Any]) -> Any:
+        instead: Any = None
+        try:
+            instead = await self._make(outcome)
+        except Exception as error:
+            if error is not outcome.error and error.__context__ is None:
+                error.__context__ = outcome.error
+            raise
         finally:
-            if isinstance(outcome.value, Lingering):
+            if isinstance(outcome.value, Lingering) and instead is not outcome.value:
                 await outcome.value.discard()
+        return instead
+
+    async def _make(self, outcome: Outcome[Any]) -> Any:
+        if self.function is None:
+            return self.value
+        made = self.function(outcome)
+        return await made if inspect.isawaitable(made) else made
 
     def __repr__(self) -> str:
         return f"Fallback({self.function!r})" if self.function is not None else f"Fallback({self.value!r})"
