@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from resilient._arguments import Duration, number, seconds
 from resilient.outcome import Verdict
@@ -184,14 +184,15 @@ class Custom(Backoff):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.source, Iterator) or not (callable(self.source) or isinstance(self.source, Iterable)):
+        source: object = self.source
+        if isinstance(source, Iterator) or not (callable(source) or isinstance(source, Iterable)):
             msg = (
-                f"backoff={self.source!r}: expected a Backoff, a function of the retry's number, or seconds that can be walked "
+                f"backoff={source!r}: expected a Backoff, a function of the retry's number, or seconds that can be walked "
                 "many times, e.g. a list; an iterator can be used by one call only"
             )
             raise TypeError(msg)
-        if isinstance(self.source, Iterable) and next(iter(self.source), None) is None:
-            msg = f"backoff={self.source!r} is empty: give at least one delay in seconds"
+        if not callable(self.source) and not any(True for _ in self.source):
+            msg = f"backoff={source!r} is empty: give at least one delay in seconds"
             raise ValueError(msg)
 
     def raw(self) -> Iterator[float]:
@@ -199,7 +200,7 @@ class Custom(Backoff):
             yield from (seconds("backoff", delay) for delay in map(self.source, itertools.count(1)))
             return
         last = 0.0
-        for delay in cast("Iterable[float]", self.source):
+        for delay in self.source:
             last = seconds("backoff", delay)
             yield last
         yield from itertools.repeat(last)
