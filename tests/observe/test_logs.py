@@ -5,10 +5,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import anyio
 import pytest
 import structlog
 from structlog.testing import LogCapture
 
+from resilient.errors import CircuitOpen
 from resilient.observe import configure_logging, listeners
 from resilient.observe.events import (
     AttemptFinished,
@@ -22,6 +24,7 @@ from resilient.observe.events import (
 )
 from resilient.outcome import SUCCESS, Health, Kind, Verdict
 from resilient.strategies.backoff import Constant
+from resilient.strategies.circuit_breaker import CircuitBreaker
 from resilient.strategies.retry import Retry
 from resilient.strategies.timeout import Timeout
 
@@ -132,6 +135,31 @@ def test_an_open_breaker_logs_its_first_rejection_and_their_number_when_it_close
         "resilient.breaker_state_changed strategy=breaker old=open new=half_open why=open_elapsed",
         "resilient.breaker_state_changed strategy=breaker old=half_open new=closed why=probes_succeeded rejections=1000",
     ]
+
+
+async def test_an_outage_is_four_lines_from_its_beginning_to_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    """The breaker itself, with fifty calls that it refuses: opened, the first refusal, half-open, closed and how many it were."""
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=5.0)
+
+    async def fail() -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await breaker.call(fail)
+    for _ in range(50):
+        with pytest.raises(CircuitOpen):
+            await breaker.call(fail)
+    await anyio.sleep(5.0)
+    await breaker.call(callee_that_succeeds)
+
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.split()[0].removeprefix("resilient.") for line in told] == [
+        "breaker_state_changed",
+        "call_rejected",
+        "breaker_state_changed",
+        "breaker_state_changed",
+    ]
+    assert "new=closed why=probes_succeeded rejections=50" in told[-1]
 
 
 def test_events_that_nobody_must_see_have_no_line(caplog: pytest.LogCaptureFixture) -> None:
