@@ -18,7 +18,7 @@ from resilient import Bulkhead, Constant, Policy, Retry
 BACKENDS: Final = [
     pytest.mark.anyio,
     pytest.mark.usefixtures("real_backend"),
-    pytest.mark.parametrize("anyio_backend", ["real-asyncio", "real-trio"], indirect=True),
+    pytest.mark.parametrize("anyio_backend", ["real-plain", "real-trio"], indirect=True),
 ]
 """The marks of a module whose tests use sockets."""
 

@@ -102,8 +102,13 @@ class Request:
     target: str
     headers: list[tuple[str, str]]
     connection: int
-    body: bytes = b""
     complete: bool = False
+    received: bytearray = field(default_factory=bytearray)
+
+    @property
+    def body(self) -> bytes:
+        """What has arrived of its body."""
+        return bytes(self.received)
 
     def header(self, name: str) -> str | None:
         """The values of a header field, joined; None where there is none."""
@@ -286,7 +291,7 @@ class _Connection:
                 request, step = self._record(event), self.server.take()
                 more = step.at == "body" or await self._act(step, request)
             elif isinstance(event, h11.Data):
-                request.body += bytes(event.data)
+                request.received += event.data
             elif isinstance(event, h11.EndOfMessage):
                 request.complete = True
                 self.server.tell()
@@ -323,7 +328,7 @@ class _Connection:
         elif step.then == "deaf":
             await self.server.release.wait()
         while step.then == "stall":
-            request.body += await self.stream.receive()
+            request.received += await self.stream.receive()
         return step.then == "keep"
 
     async def _tunnel(self, port: int) -> None:

@@ -49,12 +49,15 @@ class ServerH2(Server):
     Attributes:
         steps: what is left of the script; the last one repeats.
         resets: the error codes of the streams that the client reset.
+        held: what waits for `server.release`.
+        acknowledges: whether it gives credit for what it received; without, an upload stands still after 64 KiB.
 
     """
 
     steps: list[StepH2] = field(default_factory=list[StepH2])
     resets: list[int] = field(default_factory=list[int])
     held: list[tuple[Stream, StepH2]] = field(default_factory=list[tuple[Stream, StepH2]])
+    acknowledges: bool = True
 
     def take_step(self) -> StepH2:
         """The step that comes next; the last one stays."""
@@ -160,8 +163,9 @@ async def _listen(server: ServerH2, wire: Wire, number: int, h2: H2Connection, r
                 requests[event.stream_id] = request = Request(fields[":method"], fields[":path"], headers, number)
                 server.requests.append(request)
             elif isinstance(event, DataReceived):
-                requests[event.stream_id].body += event.data
-                h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                requests[event.stream_id].received += event.data
+                if server.acknowledges:
+                    h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, StreamEnded):
                 requests[event.stream_id].complete = True
                 raw += server.take_step()(Stream(h2, event.stream_id, server))

@@ -177,6 +177,23 @@ async def test_cancelling_one_stream_of_http2_leaves_its_neighbours_alone(family
 
 
 @LEFT_BELOW
+async def test_cancelling_an_upload_over_http2_does_not_break_the_connection(family: Family) -> None:
+    """It stands still in the middle; the next request goes out on the same connection."""
+    async with serve_h2(respond(200, b"fine")) as server, family.client(family.inner_h2()) as client:
+        server.acknowledges = False
+
+        async def when() -> None:
+            while not server.requests or len(server.requests[0].received) < 65_535:
+                await anyio.lowlevel.checkpoint()
+
+        await cancel_once(when, lambda: client.put(server.url, content=b"x" * 200_000))
+        response = await client.get(server.url)
+
+        assert (response.content, server.connections) == (b"fine", 1)
+        assert not server.requests[0].complete
+
+
+@LEFT_BELOW
 async def test_cancelling_an_upload_ends_the_users_generator(family: Family) -> None:
     """Its clean-up runs."""
     cleaned = anyio.Event()
@@ -199,15 +216,16 @@ async def test_cancellation_is_never_retried(family: Family) -> None:
     """Not even by a policy that has attempts without end."""
     retry = Retry(attempts=None, backoff=Constant(delay=0.0), timeout=None)
     async with serve(reset()) as server, family.client(policy=Policy(retry=retry)) as client:
-        with anyio.move_on_after(0.05) as scope:
-            await client.get(server.url)
+        await cancel_once(lambda: server.until(requests=5), lambda: client.get(server.url))
+        seen = len(server.requests)
+        await at_rest()
 
-        assert scope.cancelled_caught
+        assert len(server.requests) == seen
 
 
 @LEFT_BELOW
 @pytest.mark.parametrize("anyio_backend", ["real-asyncio", "real-uvloop"], indirect=True)  # trio has no other way
-@pytest.mark.parametrize("how", ["task.cancel()", "asyncio.timeout()", "asyncio.wait_for()"])
+@pytest.mark.parametrize("how", ["task.cancel()", "asyncio.timeout()"])
 @pytest.mark.parametrize(
     "step", [pytest.param(stall(), id="before the header"), pytest.param(stall(BODY_BEGAN), id="in the body")]
 )
@@ -224,13 +242,14 @@ async def test_native_cancellation_of_asyncio_is_the_same(family: Family, how: s
 
 
 async def natively(how: str, work: Awaitable[Any], server: Server) -> None:
+    """Await `work`, and cancel it when the server has seen its request."""
+    task = asyncio.ensure_future(work)
     if how == "task.cancel()":
-        task = asyncio.ensure_future(work)
         await server.until(requests=1)
         task.cancel()
         await task
-    elif how == "asyncio.timeout()":
-        async with asyncio.timeout(0.05):
-            await work
     else:
-        await asyncio.wait_for(work, 0.05)
+        async with asyncio.timeout(None) as limit:
+            await server.until(requests=1)
+            limit.reschedule(asyncio.get_running_loop().time() + 0.01)
+            await task

@@ -120,7 +120,9 @@ async def test_a_request_inside_of_a_response_at_capacity_one_does_not_wait_for_
 
 
 @LEFT_BELOW
-@pytest.mark.parametrize("how", ["read to its end", "closed early", "read in part", "with a raw iterator", "failed"])
+@pytest.mark.parametrize(
+    "how", ["read to its end", "closed early", "closed twice", "read in part", "with a raw iterator", "failed"]
+)
 async def test_every_end_of_a_body_gives_the_permit_back(family: Family, how: str) -> None:
     """What is left is checked when the client is done."""
     step = hang_up(head(200, {"Content-Length": "9"}) + b"abc") if how == "failed" else answer(200, b"x" * 200_000)
@@ -128,6 +130,9 @@ async def test_every_end_of_a_body_gives_the_permit_back(family: Family, how: st
         async with client.stream("GET", server.url) as response:
             if how == "read to its end":
                 await response.aread()
+            elif how == "closed twice":
+                await response.aclose()
+                await response.aclose()
             elif how == "read in part":
                 async for _ in response.aiter_bytes():
                     break
@@ -192,13 +197,13 @@ async def test_interim_responses_are_not_seen_and_do_not_end_an_attempt(family: 
         assert (response.status_code, len(timeline.attempts)) == (200, 1)
 
 
-async def test_expect_100_continue_is_never_added(family: Family) -> None:
-    """The clients send the body at once all the same; and a 417 is an answer like any other."""
+async def test_neither_expect_nor_prefer_is_ever_added(family: Family) -> None:
+    """Nothing but what the user sent. The clients send the body at once all the same; and a 417 is an answer like any other."""
     async with serve(answer(417)) as server, family.client() as client:
         response = await client.put(server.url, content=b"x")
 
         assert (response.status_code, len(server.requests)) == (417, 1)
-        assert server.requests[0].header("expect") is None
+        assert (server.requests[0].header("expect"), server.requests[0].header("prefer")) == (None, None)
 
 
 @LEFT_BELOW

@@ -30,11 +30,11 @@ async def test_the_clients_own_timeouts_stay_what_they_are_one_for_each_operatio
     """A header and a body that drip take longer than any read may, and arrive all the same."""
     response = answer(200, b"0123456789").parts[0]
     assert isinstance(response, bytes)
-    async with serve(drip(response, every=0.003)) as server, family.client(client={"timeout": 0.15}) as client:
+    async with serve(drip(response, every=0.006)) as server, family.client(client={"timeout": 0.25}) as client:
         reply = await client.get(server.url)
 
         assert reply.content == b"0123456789"
-        assert reply.elapsed.total_seconds() > 0.15
+        assert reply.elapsed.total_seconds() > 0.25
 
 
 @pytest.mark.anyio
@@ -79,13 +79,15 @@ def slow(family: Family, seconds: float, status: int = 200, headers: dict[str, s
 )
 async def test_an_attempt_that_was_sent_and_is_cut_ends_as_a_read_timeout(family: Family, step: Step) -> None:
     """It may have been processed: a GET is sent again, a POST is not. The breaker counts it."""
-    async with serve(step, answer(200), step) as server, family.client(attempt_timeout=0.1) as client:
-        assert (await client.get(server.url)).status_code == 200
+    async with serve(answer(200), step, answer(200), step) as server, family.client() as client:
+        await client.get(server.url)  # there is a connection now
+        limits = {"resilient": {"attempt_timeout": 0.15}}
+        assert (await client.get(server.url, extensions=limits)).status_code == 200
         with record_timeline() as timeline, pytest.raises(family.lib.ReadTimeout) as caught:
-            await client.post(server.url)
+            await client.post(server.url, extensions=limits)
 
         assert isinstance(caught.value, TimeoutExceeded)
-        assert (caught.value.seconds, caught.value.request.method) == (0.1, "POST")
+        assert (caught.value.seconds, caught.value.request.method) == (0.15, "POST")
         assert (len(timeline.attempts), failures(client)) == (1, 2)
 
 
@@ -120,8 +122,9 @@ async def test_an_attempt_that_gets_no_connection_in_time_ends_as_a_pool_timeout
 async def test_the_limit_of_an_attempt_does_not_cut_the_body(family: Family) -> None:
     """It ends with the header."""
     body = Step((head(200, {"Content-Length": "20"}), *(b"x" for _ in range(20))), every=0.02)
-    async with serve(body) as server, family.client(attempt_timeout=0.3) as client:
-        response = await client.get(server.url)
+    async with serve(answer(200), body) as server, family.client() as client:
+        await client.get(server.url)  # there is a connection now
+        response = await client.get(server.url, extensions={"resilient": {"attempt_timeout": 0.3}})
 
         assert response.content == b"x" * 20
 
@@ -132,9 +135,10 @@ async def test_the_limit_of_an_attempt_does_not_cut_the_body(family: Family) -> 
 @real
 async def test_the_limit_for_everything_cuts_the_body(family: Family) -> None:
     """What is read then fails as a timeout of the family; the permit and the connection are back."""
-    async with serve(stall(BODY_BEGAN)) as server, family.client(timeout=0.15) as client:
+    async with serve(answer(200), stall(BODY_BEGAN)) as server, family.client() as client:
+        await client.get(server.url)  # there is a connection now
         with pytest.raises(family.lib.ReadTimeout) as caught:
-            await client.get(server.url)
+            await client.get(server.url, extensions={"resilient": {"timeout": 0.15}})
 
         assert isinstance(caught.value, TimeoutExceeded)
         assert caught.value.seconds == 0.15

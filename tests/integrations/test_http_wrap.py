@@ -68,6 +68,15 @@ async def test_a_bare_transport_argument_is_bypassed_by_a_proxy(family: Family) 
         assert (response.status_code, len(proxy.requests)) == (503, 1)
 
 
+async def test_a_bare_transport_argument_drops_the_proxies_of_the_environment(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other half of that warning: they are silently not used."""
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    async with serve(answer(200)) as server, family.client() as client:
+        assert (await client.get(server.url)).status_code == 200
+
+
 async def test_a_client_is_wrapped_once(family: Family) -> None:
     """Twice would multiply attempts."""
     async with family.resilient.wrap(family.lib.AsyncClient(transport=family.mock(200))) as client:
