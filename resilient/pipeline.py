@@ -55,34 +55,46 @@ class Pipeline(Strategy):
         self.classifier = classify
         self.key = key
         self.siblings = Siblings(_templates(self._groups), max_keys=max_keys) if key is not None else None
-        self._step = self.fold(invoke)
+        self._step = self._compose(invoke, ())
 
     def fold(self, inner: Step, inside: Inside = ()) -> Step:
-        """All strategies around `inner`, as one step."""
-        step = inner
+        """All strategies around `inner`, as one step inside of another strategy."""
+        step = self._compose(inner, inside)
+        return step if self.key is None and self.classifier is None else partial(self._within, step)
+
+    def _compose(self, step: Step, inside: Inside) -> Step:
         for group in reversed(self._groups):
             if isinstance(group, Strategy):
                 step = group.fold(step, inside)
                 continue
             step = partial(guarded if self.key is None else _guarded_by_key, group, step)
             inside = (group, *inside)
-        return step if self.key is None else partial(self._with_key, step)
+        return step
 
     def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         return self.fold(call)(attempt)
 
     def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:
-        if self.classifier is not None:
-            attempt.classifier = self.classifier
+        self._enter(attempt)
         return self._step(attempt)
 
-    def _with_key(self, step: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
-        """Give the attempt its key and the state that belongs to it, then go on."""
+    async def _within(self, step: Step, attempt: Attempt) -> Any:
+        """Inside of another strategy: what is ours is not its own."""
+        theirs = attempt.classifier, attempt.key, attempt.siblings
+        self._enter(attempt)
+        try:
+            return await step(attempt)
+        finally:
+            attempt.classifier, attempt.key, attempt.siblings = theirs
+
+    def _enter(self, attempt: Attempt) -> None:
+        """Give the attempt our classifier, its key, and the state that belongs to that."""
+        if self.classifier is not None:
+            attempt.classifier = self.classifier
         if self.key is not None and self.siblings is not None:
             attempt.key = self.key(*attempt.args, **(attempt.kwargs or {}))
-            attempt.siblings = (*attempt.siblings, *self.siblings[attempt.key])
+            attempt.siblings = (*self.siblings[attempt.key], *attempt.siblings)
             attempt.plain = False
-        return step(attempt)
 
     def __repr__(self) -> str:
         return f"Pipeline({', '.join(repr(strategy) for strategy in self.strategies)})"
