@@ -244,7 +244,7 @@ async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
         raise
     finally:
         now = clock.now()
-        if isinstance(outcome, Lingering):
+        if isinstance(outcome, Lingering) and not outcome.has_ended:
             _settle_at_end(gates, held, attempt or Attempt(call), outcome, now - started, now)
         while held:
             permit = held.pop()

@@ -13,14 +13,18 @@ class Lingering:
     """A value that is still in use after the call returned, and tells when it has ended.
 
     A subclass calls `ended()` when that is so, and writes `discard()`, which ends a value that nobody will use.
+
+    Attributes:
+        has_ended: whether it has ended.
+
     """
 
     _then: list[Callable[[BaseException | None], None]] | None = None
-    _has_ended: bool = False
+    has_ended: bool = False
 
     def on_end(self, then: Callable[[BaseException | None], None]) -> None:
         """Call `then(error)` when the value has ended; at once where it has already."""
-        if self._has_ended:
+        if self.has_ended:
             then(None)
         elif self._then is None:
             self._then = [then]
@@ -29,9 +33,9 @@ class Lingering:
 
     def ended(self, error: BaseException | None = None) -> None:
         """Say that it has ended: with an exception, with `GeneratorExit` where it was abandoned, or well. Heard once."""
-        if self._has_ended:
+        if self.has_ended:
             return
-        self._has_ended = True
+        self.has_ended = True
         callbacks, self._then = self._then, None
         for then in callbacks or ():  # the innermost registered first
             then(error)

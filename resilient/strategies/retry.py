@@ -142,6 +142,8 @@ class Retry(Strategy):
             return value
         if attempt is None:
             attempt, call = Attempt(call, args, dict(kwargs)), invoke
+        if error is None and attempt.verdict(value, error=False, classifier=self.classifier).kind is Kind.SUCCESS:
+            return value
         rest = self._go_on(call, inside, attempt, value, error, started)
         del value, error  # an exception keeps its frames, and they what they hold: not across a wait
         return await rest
