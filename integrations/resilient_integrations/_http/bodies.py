@@ -16,15 +16,12 @@ __all__ = ("OneShotBody", "close_iterator", "replayable", "spooled")
 _FINISH_SECONDS: Final = 1.0
 
 
-def replayable(stream: Any, byte_stream: type) -> bool:
-    """Whether a request's stream gives the same bytes when it is read again.
+def replayable(stream: Any) -> bool:
+    """Whether a request's stream gives the same bytes when it is read again. (One of bytes does: it need not be asked for.)
 
-    Bytes, text, JSON and forms do (`byte_stream` is the family's class for them); multipart forms, where each file is bytes or
-    can seek to its start; and async iterables that make a new iterator each time. Iterators, generators, objects with
-    a `read` or `aread`, and streams of unknown classes do not.
+    Multipart forms do, where each file is bytes or can seek to its start, and async iterables that make a new iterator each
+    time. Iterators, generators, objects with a `read` or `aread`, and streams of unknown classes do not.
     """
-    if isinstance(stream, byte_stream):
-        return True
     fields = getattr(stream, "fields", None)
     if fields is not None and type(stream).__name__ == "MultipartStream":
         return all(_can_rewind(field.file) for field in fields if hasattr(field, "file"))

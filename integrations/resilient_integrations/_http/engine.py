@@ -134,7 +134,7 @@ class Engine:
             if stream.begun:
                 raise self.family.package.StreamConsumed
             return
-        if replayable(stream, self.family.byte_stream):
+        if replayable(stream):
             return
         body = await spooled(stream, self._spool) if self._spool else stream
         request.stream = self.family.byte_stream(body) if isinstance(body, bytes) else self.family.one_shot_body(body)
