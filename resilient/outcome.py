@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, Generic, TypeVar, cast
 
-from resilient.errors import DeadlineExceeded, Rejected
+from resilient.errors import DeadlineExceeded, Rejected, TimeoutExceeded
 
 __all__ = (
     "ABANDONED",
@@ -136,6 +136,7 @@ _DEADLINE: Final = Verdict(Kind.ABORT, Health.NEUTRAL, "deadline")
 _CLASSIFIER_RAISED: Final = Verdict(Kind.ABORT, Health.NEUTRAL, "classifier_raised")
 _UNKNOWN: Final = Verdict(Kind.ABORT, Health.NEUTRAL, "unknown_verdict")
 _UNCLASSIFIED: Final = Verdict(Kind.PERMANENT, Health.UNHEALTHY, "error")
+_TIMED_OUT: Final = Verdict(Kind.PERMANENT, Health.UNHEALTHY, TimeoutExceeded.reason)
 _PERMANENT: Final = Verdict(Kind.PERMANENT, Health.UNHEALTHY, "permanent_error")
 _ANSWERED: Final = Verdict(Kind.PERMANENT, Health.HEALTHY, "permanent_error")
 

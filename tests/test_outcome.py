@@ -246,3 +246,10 @@ def test_a_second_classifier_is_asked_where_the_first_has_no_opinion() -> None:
     assert judge(no_values | second, 1, error=False) == other
     assert judge(first | no_values, 1, error=False) == BUSY
     assert (no_values | no_values).values is None
+
+
+def test_a_timeout_that_no_classifier_knows_has_a_reason_of_its_own() -> None:
+    """`timeout` says more than `error`: it is what a log line of a fallback or a stopped retry shows."""
+    verdict = judge(None, TimeoutExceeded(1.0), error=True)
+
+    assert (verdict.kind, verdict.health, verdict.reason) == (Kind.PERMANENT, Health.UNHEALTHY, "timeout")
