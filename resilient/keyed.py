@@ -10,6 +10,7 @@ All mutable state: the dictionary `_states` in order of insertion, `_overflow`, 
 
 import itertools
 import logging
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast
 
@@ -48,9 +49,11 @@ class _Bounded(Generic[S]):
         self._overflow: S | None = None
         self._warned = False
 
+    @abstractmethod
     def _make(self) -> S:
         raise NotImplementedError
 
+    @abstractmethod
     def _is_fresh(self, state: S, now: float) -> bool:
         raise NotImplementedError
 

@@ -196,11 +196,8 @@ class Custom(Backoff):
             raise ValueError(msg)
 
     def raw(self) -> Iterator[float]:
-        if callable(self.source):
-            yield from (seconds("backoff", delay) for delay in map(self.source, itertools.count(1)))
-            return
-        last = 0.0
-        for delay in self.source:
+        source, last = self.source, 0.0
+        for delay in map(source, itertools.count(1)) if callable(source) else source:
             last = seconds("backoff", delay)
             yield last
         yield from itertools.repeat(last)

@@ -67,6 +67,20 @@ async def test_the_loop_form_can_be_left_early() -> None:
     assert numbers == [1, 1]
 
 
+async def test_the_loop_form_can_be_begun_before_it_is_walked() -> None:
+    """Its iterator is a loop too; its time runs from the beginning."""
+    attempts = aiter(RETRY.replace(timeout=2.5))
+    await anyio.sleep(1)
+    numbers: list[int] = []
+    with pytest.raises(Failure):  # noqa: PT012  the loop is what raises
+        async for attempt in attempts:
+            with attempt:
+                numbers.append(attempt.number)
+                raise Failure
+
+    assert numbers == [1, 2]
+
+
 async def test_the_loop_form_is_cancelled_like_a_call() -> None:
     """In the block and in the wait."""
     numbers: list[int] = []
