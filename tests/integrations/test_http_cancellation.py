@@ -1,7 +1,7 @@
 """Cancellation: it always propagates, is nobody's failure, and leaves nothing behind. On every event loop, uvloop too."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("real_backend")]
 BODY_BEGAN = head(200, {"Content-Length": "9"}) + b"abc"
 
 
-async def cancel_once(when: Callable[[], Awaitable[object]], work: Callable[[], Awaitable[object]]) -> None:
+async def cancel_once(when: Callable[[], Awaitable[object]], work: Callable[[], Coroutine[Any, Any, object]]) -> None:
     """Run `work`, and cancel it once `when` has come."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(work)

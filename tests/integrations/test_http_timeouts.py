@@ -86,8 +86,9 @@ async def test_an_attempt_that_was_sent_and_is_cut_ends_as_a_read_timeout(family
         with record_timeline() as timeline, pytest.raises(family.lib.ReadTimeout) as caught:
             await client.post(server.url, extensions=limits)
 
-        assert isinstance(caught.value, TimeoutExceeded)
-        assert (caught.value.seconds, caught.value.request.method) == (0.15, "POST")
+        error: Any = caught.value
+        assert isinstance(error, TimeoutExceeded)
+        assert (error.seconds, caught.value.request.method) == (0.15, "POST")
         assert (len(timeline.attempts), failures(client)) == (1, 2)
 
 
