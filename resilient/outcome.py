@@ -177,7 +177,7 @@ def judge(classifier: Classifier | None, outcome: object, *, error: bool) -> Ver
     if isinstance(outcome, Rejected):
         kind = verdict.kind if verdict is not None else Kind.PERMANENT
         return Verdict(kind, Health.NEUTRAL, outcome.reason, outcome.retry_after, rejected=True)
-    return verdict or _ask(own_word, outcome) or _UNCLASSIFIED
+    return verdict or _ask(own_word, outcome) or (_TIMED_OUT if isinstance(outcome, TimeoutExceeded) else _UNCLASSIFIED)
 
 
 def own_word(error: Exception) -> Verdict | None:
