@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resilient.outcome import SUCCESS, Classifier, Kind, Verdict
 from resilient_integrations._http.classify import FIRST_ERROR
 from resilient_integrations._http.exchange import Exchange
-from resilient_integrations._http.failure import failure_of
+from resilient_integrations._http.failure import Failure, failure_of
 
 if TYPE_CHECKING:
     from resilient_integrations._http.call import Sending
@@ -18,12 +18,18 @@ __all__ = ("http_classifier",)
 
 
 def http_classifier(own: Classifier | None) -> Classifier:
-    """A classifier of exchanges and of exceptions that carry a verdict. `own`, of responses and exceptions, is asked first."""
+    """A classifier of exchanges and of exceptions that carry a verdict.
+
+    `own`, of responses and exceptions, is asked first. They have their `request`, which the client gives them only later.
+    """
     own_values = own.values if own is not None else None
 
     def errors(error: Exception) -> Verdict | None:
-        verdict = own.errors(error) if own is not None else None
         failure = failure_of(error)
+        verdict = None
+        if own is not None:
+            _give_request(error, failure)
+            verdict = own.errors(error)
         if failure is None:
             return verdict
         return _unless_impossible(verdict or failure.verdict, failure.sending)
@@ -31,12 +37,20 @@ def http_classifier(own: Classifier | None) -> Classifier:
     def values(value: Any) -> Verdict | None:
         if not isinstance(value, Exchange):
             return None
-        verdict = own_values(value.response) if own_values is not None else None
+        verdict = None
+        if own_values is not None:
+            value.response.request = value.sending.request
+            verdict = own_values(value.response)
         if verdict is None and value.response.status_code < FIRST_ERROR:
             return SUCCESS
         return _unless_impossible(verdict or value.verdict(), value.sending)
 
     return Classifier(errors, values)
+
+
+def _give_request(error: Any, failure: Failure | None) -> None:
+    if failure is not None and isinstance(error, failure.sending.engine.family.package.RequestError):
+        error.request = failure.sending.request
 
 
 def _unless_impossible(verdict: Verdict | None, sending: "Sending") -> Verdict | None:
