@@ -60,7 +60,7 @@ class Attempt:
         deadline: when the call must be done, on the clock of `resilient.clock`; infinity where it has no such limit.
         limit: how many attempts a `Retry` may make for this call, in place of its own `attempts`; None for those.
         classifier: says what outcomes mean where a strategy has no classifier of its own, or None.
-        siblings: pairs of a template and the one that takes its place for this call's key, where the pipeline is keyed.
+        siblings: for each keyed pipeline around, its templates and what takes their places for this call's key.
 
     """
 
@@ -91,7 +91,7 @@ class Attempt:
         self.deadline = math.inf
         self.limit: int | None = None
         self.classifier: Classifier | None = None
-        self.siblings: tuple[tuple[Any, Any], ...] = ()
+        self.siblings: tuple[tuple[tuple[Any, ...], tuple[Any, ...]], ...] = ()
         self.watch: Watch | None = None
         self.call_id = 0
         self.plain = True  # it has nothing to say, so it need not be the current one
@@ -126,9 +126,10 @@ class Attempt:
 
     def sibling(self, template: T) -> T:
         """What to use in place of `template`: that of this call's key, where the pipeline is keyed."""
-        for other, sibling in self.siblings:
-            if other is template:
-                return cast("T", sibling)
+        for templates, siblings in self.siblings:
+            for other, sibling in zip(templates, siblings, strict=True):
+                if other is template:
+                    return cast("T", sibling)
         return template
 
     def identify(self) -> int:

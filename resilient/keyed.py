@@ -134,23 +134,23 @@ class Keyed(_Bounded[T]):
         return {key: getattr(state, "statistics")() for key, state in self._states.items()}  # noqa: B009  not of the protocol
 
 
-class Siblings(_Bounded[tuple[tuple[Any, Any], ...]]):
-    """The stateful parts of a pipeline per key: pairs of a template and its sibling.
+class Siblings(_Bounded[tuple[Any, ...]]):
+    """The stateful parts of a pipeline per key: one sibling for each of `templates`, in their order.
 
     A template is one that makes siblings, or a tuple of such (a group of gates).
     """
 
-    __slots__ = ("_templates",)
+    __slots__ = ("templates",)
 
     def __init__(self, templates: Sequence[Any], *, max_keys: int) -> None:
         super().__init__(max_keys)
-        self._templates = tuple(templates)
+        self.templates = tuple(templates)
 
-    def _make(self) -> tuple[tuple[Any, Any], ...]:
-        return tuple((template, _sibling(template)) for template in self._templates)
+    def _make(self) -> tuple[Any, ...]:
+        return tuple(map(_sibling, self.templates))
 
-    def _is_fresh(self, state: tuple[tuple[Any, Any], ...], now: float) -> bool:
-        return all(part.is_fresh(now) for _, sibling in state for part in _parts(sibling))
+    def _is_fresh(self, state: tuple[Any, ...], now: float) -> bool:
+        return all(part.is_fresh(now) for sibling in state for part in _parts(sibling))
 
 
 def _sibling(template: Any) -> Any:

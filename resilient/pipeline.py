@@ -93,7 +93,7 @@ class Pipeline(Strategy):
             attempt.classifier = self.classifier
         if self.key is not None and self.siblings is not None:
             attempt.key = self.key(*attempt.args, **(attempt.kwargs or {}))
-            attempt.siblings = (*self.siblings[attempt.key], *attempt.siblings)
+            attempt.siblings = ((self.siblings.templates, self.siblings[attempt.key]), *attempt.siblings)
             attempt.plain = False
 
     def __repr__(self) -> str:
