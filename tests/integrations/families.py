@@ -103,7 +103,7 @@ def gates(transport: Any, key: str | None = None) -> list[Any]:
     """The breakers and bulkheads of a transport, of all keys or of one."""
     siblings = transport.pipeline.siblings
     keys = list(siblings) if key is None else [key]
-    parts: list[tuple[Any, ...]] = [sibling for each in keys for _, sibling in siblings[each] if isinstance(sibling, tuple)]
+    parts: list[tuple[Any, ...]] = [sibling for each in keys for sibling in siblings[each] if isinstance(sibling, tuple)]
     return [gate for group in parts for gate in group]
 
 
