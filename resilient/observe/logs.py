@@ -80,14 +80,16 @@ def log_event(event: Event) -> None:
 
 
 def _write(level: Level, name: str, fields: Fields) -> None:
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structured = _structlog_is_configured()
+    if not structured and not _stdlib.isEnabledFor(number):
+        return
     told = {field: _plain(value) for field, value in fields.items() if value is not None and value != ""}
-    if _structlog_is_configured():
+    if structured:
         import structlog  # noqa: PLC0415  see the top of this module
 
         getattr(structlog.get_logger("resilient"), level)(name, **told)
-        return
-    number = logging.getLevelNamesMapping()[level.upper()]
-    if _stdlib.isEnabledFor(number):
+    else:
         text = " ".join((name, *(f"{field}={_quoted(value)}" for field, value in told.items())))
         _stdlib.log(number, "%s", text)
 

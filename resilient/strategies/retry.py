@@ -162,11 +162,14 @@ class Retry(Strategy):
             delay = loop.decide(attempt, verdict, error)
             if delay is None:
                 return loop.surface(value, error)
-            with loop.paid():
+            try:
                 if error is None:
                     await self._dispose_of(value)
                 value = error = outcome = None
                 await clock.sleep(delay)
+            except BaseException:
+                loop.give_back()
+                raise
             attempt = loop.next_attempt(attempt)
             try:
                 value = await call(attempt)

@@ -8,7 +8,7 @@ carries, and the permit of the budget that paid for the next attempt, which is g
 import contextlib
 import itertools
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
@@ -71,7 +71,7 @@ class RetryLoop:
         now = clock.now()
         self._note_attempt(attempt, verdict, error, now)
         if isinstance(error, Rejected):
-            self._give_back()  # what was paid for was not sent
+            self.give_back()  # what was paid for was not sent
         left = time_left(attempt.deadline)
         source: Source
         reason, delay, source = self._next(attempt, verdict, now, left)
@@ -166,16 +166,8 @@ class RetryLoop:
         self._spending = attempt.sibling(self._retry.budget).spend(now, attempt=attempt, throttled=verdict.throttled)
         return self._spending is not None
 
-    @contextlib.contextmanager
-    def paid(self) -> Generator[None]:
-        """The wait for an attempt that was paid for: what was paid is given back if the wait is cut short."""
-        try:
-            yield
-        except BaseException:
-            self._give_back()
-            raise
-
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """The attempt that was paid for is not made, or what it sent was refused: refund the payment."""
         spending, self._spending = self._spending, None
         if spending is not None:
             spending.refund(clock.now())
@@ -186,8 +178,9 @@ class RetryLoop:
         return attempt.again(self._kind)
 
     def succeed(self, attempt: Attempt, verdict: Verdict, value: Any) -> Any:
-        """Hand out a value that came after failures."""
-        self._note_attempt(attempt, verdict, None, clock.now())
+        """Hand out a value that came after failures; one that lingers takes their record along."""
+        if isinstance(value, Lingering):
+            self._note_attempt(attempt, verdict, None, clock.now())
         return self.surface(value, None)
 
     def surface(self, value: Any, error: Exception | None) -> Any:
@@ -280,8 +273,11 @@ class AttemptLoop:
         if self._block is not None:
             if self._block.delay is None:
                 raise StopAsyncIteration
-            with self._loop.paid():
+            try:
                 await clock.sleep(self._block.delay)
+            except BaseException:
+                self._loop.give_back()
+                raise
             self._attempt = self._loop.next_attempt(self._attempt)
         self._block = AttemptBlock(self._loop, self._attempt, self._started)
         return self._block
