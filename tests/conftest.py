@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import anyio
+import hypothesis
 import pytest
 
 from resilient import _switch, clock
@@ -32,6 +33,10 @@ from resilient.testing import virtual_time
 VIRTUAL = ["asyncio", "eager", "trio"] if sys.version_info >= (3, 12) else ["asyncio", "trio"]
 REAL = ["real-asyncio", "real-uvloop", "real-trio"]
 GUARD = 5.0  # seconds that a test in real time may take
+
+# The same examples each time, and no stop-watch: what fails once fails again, on a busy machine too.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("suite")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
