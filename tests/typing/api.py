@@ -1,12 +1,18 @@
 """How the public interface looks to a type checker. mypy and pyright read this file; it is never run."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from datetime import timedelta
 from typing import Any, assert_type
+
+import anyio
 
 from resilient import (
     Attempt,
     Bulkhead,
+    ByVerdict,
     CircuitBreaker,
+    Exponential,
     Fallback,
     Keyed,
     Pipeline,
@@ -101,3 +107,16 @@ async def blocks_have_types() -> None:
         assert_type(timeline.render(), str)
     assert_type(Keyed(Bulkhead(10))["tenant"], Bulkhead)
     add_listener(hear)
+
+
+async def settings_have_types() -> None:
+    Retry(on=lambda error: bool(error.args), never=(KeyError,), backoff=[0.1, 1, 5])
+    Retry(on=OSError, backoff=lambda retry: 0.1 * retry, timeout=timedelta(seconds=3))
+    Retry(on=OSError, backoff=ByVerdict(lambda verdict: Exponential(initial=1 if verdict.throttled else 0.1)))
+    Pipeline(Timeout(lambda: None), key=str)
+
+
+async def calls_start_as_tasks() -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(decorated, 1)
+    assert_type(await asyncio.create_task(pipeline.call(fetch, 1)), str)
