@@ -279,7 +279,7 @@ async def test_a_timeout_inside_is_a_failure() -> None:
     with pytest.raises(TimeoutExceeded):
         await Pipeline(gate, Timeout(1)).call(hang)
 
-    assert gate.statistics().last_failure == "error"
+    assert gate.statistics().last_failure == "timeout"
     assert gate.state == "open"
 
 
