@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from integrations.families import Family
-from integrations.servers import Step, answer, free_port, serve, tunnel
+from integrations.servers import Step, answer, nobody, serve, tunnel
 from integrations.servers_h2 import StepH2, respond, serve_h2
 
 
@@ -77,8 +77,9 @@ def proxied(*script: Step) -> Setting:
 @asynccontextmanager
 async def refused(stage: Stage) -> AsyncGenerator[Scene]:
     """Nobody listens on the port of the first attempt."""
-    async with serve(answer(200)) as server:
-        yield Scene(server.url, stage.family.inner(), free_port())
+    with nobody() as port:
+        async with serve(answer(200)) as server:
+            yield Scene(server.url, stage.family.inner(), port)
 
 
 @asynccontextmanager

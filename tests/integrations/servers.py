@@ -10,8 +10,8 @@ Everything that arrives is recorded. All mutable state: the attributes of `Serve
 import socket
 import ssl
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -218,11 +218,12 @@ def listening(port: int = 0) -> socket.socket:
     return socket.create_server(("127.0.0.1", port), backlog=64)
 
 
-def free_port() -> int:
-    """A port on which nobody listens: connections to it are refused."""
-    with listening() as listener:
-        port: int = listener.getsockname()[1]
-        return port
+@contextmanager
+def nobody() -> Generator[int]:
+    """A port on which nobody listens, and nobody else will, for the block: connections to it are refused."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @asynccontextmanager

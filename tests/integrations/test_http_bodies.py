@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from integrations.families import BACKENDS, LEFT_BELOW, Family
-from integrations.servers import answer, free_port, reset, serve
+from integrations.servers import answer, nobody, reset, serve
 from resilient import record_timeline
 
 pytestmark = BACKENDS
@@ -148,21 +148,38 @@ async def test_the_real_failure_surfaces_when_a_one_shot_body_was_begun(family: 
 @pytest.mark.parametrize("body", rows(ONE_SHOT))
 async def test_a_one_shot_body_that_was_never_begun_is_sent_after_all(family: Family, body: Make) -> None:
     """The first attempt finds nobody at home, so nothing of the body was read: whatever its kind, the next one sends it."""
-    port = free_port()
     attempts: list[int] = []
 
-    async with serve(answer(200)) as server:
+    def nobody_at_first(request: Any, number: int) -> None:
+        attempts.append(number)
+        if number == 1:
+            request.url = request.url.copy_with(port=port)
 
-        async def somebody_comes_home(request: Any, number: int) -> None:
-            attempts.append(number)
-            if number == 1:
-                request.url = request.url.copy_with(port=port)
-
-        async with family.client(before_attempt=somebody_comes_home) as client:
+    with nobody() as port:
+        async with serve(answer(200)) as server, family.client(before_attempt=nobody_at_first) as client:
             response = await client.post(server.url, **body())
 
         assert (response.status_code, attempts) == (200, [1, 2])
         assert CONTENT in server.bodies[0]
+
+
+async def test_a_request_whose_body_was_never_begun_can_be_sent_by_its_user_again(family: Family) -> None:
+    """All attempts found nobody at home; later, somebody is."""
+    failed: list[Exception] = []
+
+    def nobody_at_first(request: Any, _number: int) -> None:
+        if not failed:
+            request.url = request.url.copy_with(port=port)
+
+    with nobody() as port:
+        async with serve(answer(200)) as server, family.client(before_attempt=nobody_at_first) as client:
+            request = client.build_request("POST", server.url, content=generator())
+            with pytest.raises(family.lib.ConnectError) as caught:
+                await client.send(request)
+            failed.append(caught.value)
+            await client.send(request)
+
+        assert server.bodies == [CONTENT]
 
 
 @pytest.mark.parametrize("body", rows(ONE_SHOT))

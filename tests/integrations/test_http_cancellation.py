@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 import anyio
@@ -9,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from integrations.families import LEFT_BELOW, POLICY, Family, assert_nothing_is_left, failures, gates
-from integrations.servers import Server, Step, answer, head, held, reset, serve, stall
+from integrations.servers import Server, Step, answer, drip, hang_up, head, held, reset, serve, stall
 from integrations.servers_h2 import hold, respond, say_nothing, serve_h2
 from resilient import Bulkhead, CircuitBreaker, Constant, Policy, Retry, record_timeline
 
@@ -221,6 +223,28 @@ async def test_cancellation_is_never_retried(family: Family) -> None:
         await at_rest()
 
         assert len(server.requests) == seen
+
+
+@LEFT_BELOW
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_storm_of_cancellations_leaves_nothing_behind(family: Family, seed: int) -> None:
+    """Forty requests meet everything that can happen to them, and are cancelled at any moment."""
+    random = Random(seed)
+    kinds = [answer(200, b"x" * 1000), answer(503), reset(), hang_up(), stall(), stall(BODY_BEGAN), drip(b"HTTP/1.1 200 OK\r\n")]
+    policy = Policy(retry=Retry(backoff=Constant(delay=0.001)), bulkhead=Bulkhead(5, max_queue=40))
+    inner = family.inner(limits=family.lib.Limits(max_connections=4))
+    async with serve(*random.choices(kinds, k=200)) as server, family.client(inner, policy=policy) as client:
+
+        async def request() -> None:
+            with anyio.move_on_after(random.uniform(0.0, 0.1)), suppress(family.lib.TransportError):
+                async with client.stream("GET", server.url) as response:
+                    await response.aread()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(40):
+                tasks.start_soon(request)
+
+        assert_nothing_is_left(client._transport, inner)
 
 
 @LEFT_BELOW

@@ -253,3 +253,27 @@ async def test_a_call_can_bring_its_own_number_of_attempts(family: Family) -> No
 
     assert [attempt.number for attempt in timeline.attempts] == [1, 2, 3, 4]
     assert {event.attempts for event in timeline.events if isinstance(event, RetryScheduled)} == {4}
+
+
+async def test_an_attempt_that_is_cut_before_a_real_transport_told_anything_had_no_connection(family: Family) -> None:
+    """A transport with a pool tells what it does as soon as it has a connection; a mock tells nothing at all."""
+
+    async def hangs(_request: Any) -> Any:
+        await anyio.sleep(60)
+
+    inner = family.lib.MockTransport(hangs)
+    async with family.client(inner, attempt_timeout=1.0) as client:
+        with pytest.raises(family.lib.ReadTimeout):
+            await client.post(URL)
+        inner._pool = "<0 active, 0 queued>"
+        with pytest.raises(family.lib.PoolTimeout):
+            await client.post(URL)
+
+
+async def test_what_follows_the_beginning_of_a_long_body_is_sent_as_it_comes(family: Family) -> None:
+    """Only its beginning was read into memory."""
+    inner = family.mock(200)
+    async with family.client(inner, spool=3) as client:
+        await client.post(URL, content=chunks(b"ab", b"cd", b"ef", b"gh"))
+
+    assert inner.requests[0].content == b"abcdefgh"

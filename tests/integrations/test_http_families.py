@@ -1,6 +1,7 @@
 """Two families of clients, one engine: exceptions, transports and clients of each, and what is said to whoever mixes them."""
 
 import copy
+import gc
 import pickle
 import subprocess
 import sys
@@ -332,6 +333,46 @@ def test_a_transport_can_serve_several_event_loops_in_turn(family: Family) -> No
         anyio.run(main, backend=backend)
 
     assert gates(transport)[1].statistics().active == 0
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_response_that_is_dropped_where_no_loop_runs_is_settled_by_the_next_request(family: Family) -> None:
+    """The garbage collector may come at any time."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    async def handler(_request: Any) -> Any:
+        return family.lib.Response(200, content=body())
+
+    policy = POLICY.replace(bulkhead=Bulkhead(1))
+    transport = family.resilient.ResilientTransport(family.lib.MockTransport(handler), policy=policy)
+    send = transport.handle_async_request
+    for _ in range(3):
+        response = anyio.run(send, family.lib.Request("GET", URL))
+        assert response.status_code == 200
+        del response
+        gc.collect()
+
+    assert gates(transport)[1].statistics().active == 1
+
+
+@pytest.mark.anyio
+async def test_a_tunnel_of_the_users_own_passes_untouched(family: Family) -> None:
+    """CONNECT answered 200 is an upgrade: its stream is handed on as it is, and holds the permit until it is closed."""
+
+    async def bytes_of_the_tunnel() -> AsyncIterator[bytes]:
+        yield b"tunnel"
+
+    async def handler(_request: Any) -> Any:
+        return family.lib.Response(200, content=bytes_of_the_tunnel())
+
+    async with (
+        family.client(family.lib.MockTransport(handler)) as client,
+        client.stream("CONNECT", URL) as response,
+    ):
+        assert gates(client._transport)[1].statistics().active == 1
+        assert [part async for part in response.aiter_raw()] == [b"tunnel"]
 
 
 @real

@@ -287,6 +287,24 @@ async def test_a_request_can_say_what_is_called(family: Family) -> None:
         assert [attempt.key for attempt in timeline.attempts] == ["api.example.com", "users.list"]
 
 
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("http://api.example.com/a?b=c", "http://api.example.com:80"),
+        ("https://user:secret@api.example.com/", "https://api.example.com:443"),
+        ("https://api.example.com:8443/", "https://api.example.com:8443"),
+        ("http://[::1]/", "http://[::1]:80"),
+    ],
+)
+async def test_the_key_is_the_origin_and_nothing_else(family: Family, url: str, key: str) -> None:
+    """No credentials, no path, no query; the port that the scheme implies."""
+    async with family.client(family.mock(200)) as client:
+        with record_timeline() as timeline:
+            await client.get(url)
+
+        assert [attempt.key for attempt in timeline.attempts] == [key]
+
+
 async def test_hostile_origins_cannot_grow_memory(family: Family) -> None:
     """Keys are bounded; those with nothing to remember are forgotten."""
     async with family.client(family.mock(200), policy=POLICY, max_keys=4) as client:

@@ -36,6 +36,10 @@ async def test_a_short_body_is_drained_so_that_its_connection_is_used_again(fami
     [
         pytest.param(answer(503, b"x" * 70_000), id="a long body"),
         pytest.param(answer(503, b"busy", {"Connection": "close"}), id="Connection: close"),
+        pytest.param(
+            Step((head(503, {"Transfer-Encoding": "chunked"}), b"11170\r\n" + b"x" * 70_000)), id="a long body in chunks"
+        ),
+        pytest.param(hang_up(head(503, {"Content-Length": "9"}) + b"x"), id="a body that is cut short"),
         pytest.param(answer(421, b"not here"), id="421"),
         pytest.param(stall(head(503, {"Content-Length": "70000"}) + b"x"), id="a long body that stalls"),
     ],

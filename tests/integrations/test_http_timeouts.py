@@ -9,7 +9,7 @@ import pytest
 from integrations.families import AT_ONCE, BACKENDS, POLICY, Family, failures
 from integrations.servers import Step, answer, drip, head, held, serve, stall
 from integrations.servers_h2 import hold, respond, say_nothing, serve_h2
-from resilient import DeadlineExceeded, Policy, Retry, TimeoutExceeded, clock, deadline, record_timeline
+from resilient import DeadlineExceeded, Policy, Retry, Timeout, TimeoutExceeded, clock, deadline, record_timeline
 
 URL = "https://api.example.com/"
 BODY_BEGAN = head(200, {"Content-Length": "10"}) + b"abc"
@@ -205,6 +205,20 @@ async def test_limits_of_a_policy_are_those_of_the_transport(family: Family) -> 
             await client.get(URL)
 
         assert (len(inner.sent), clock.now()) == (3, 5.0)
+
+
+@pytest.mark.anyio
+async def test_a_timeout_strategy_in_a_policy_is_heard_and_may_be_dynamic(family: Family) -> None:
+    """`on_timeout` is called, and a function is asked for the limit at each call; None is none."""
+    cut: list[float] = []
+    limits: list[float | None] = [2.0, None]
+    policy = Policy(timeout=Timeout(lambda: limits.pop(0), on_timeout=lambda: cut.append(clock.now())))
+    async with family.client(slow(family, 9.0), policy=policy) as client:
+        with pytest.raises(family.lib.ReadTimeout):
+            await client.get(URL)
+        assert (await client.get(URL)).status_code == 200
+
+        assert (cut, clock.now()) == ([2.0], 11.0)
 
 
 # -- what an attempt is given ------------------------------------------------------------------------------------------
