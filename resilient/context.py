@@ -26,7 +26,17 @@ from resilient.observe.events import AttemptFinished, AttemptKind, CallFinished,
 from resilient.observe.listeners import Sink, emit, emit_notable
 from resilient.outcome import SUCCESS, Classifier, Verdict, judge
 
-__all__ = ("NO_KWARGS", "Attempt", "current", "current_attempt", "deadline", "invoke", "make_current", "time_left")
+__all__ = (
+    "NO_KWARGS",
+    "Attempt",
+    "call_time_left",
+    "current",
+    "current_attempt",
+    "deadline",
+    "invoke",
+    "make_current",
+    "time_left",
+)
 
 T = TypeVar("T")
 
@@ -238,13 +248,18 @@ def time_left(limit: float = math.inf) -> float:
     """Seconds that remain for a wait: until `limit` (on the library's clock), the deadline of the call around, or
     anyio's effective deadline, whichever comes first. Infinity where nothing limits it; it may be negative.
     """
-    enclosing = current()
-    if enclosing is not None and enclosing.deadline < limit:
-        limit = enclosing.deadline
     left = anyio.current_effective_deadline()
     if left < math.inf:
         left -= anyio.current_time()
-    return min(left, limit - clock.now()) if limit < math.inf else left
+    return min(left, call_time_left(limit))
+
+
+def call_time_left(limit: float = math.inf) -> float:
+    """As `time_left()`, without anyio's deadlines: for a wait that these cut off by themselves."""
+    enclosing = current()
+    if enclosing is not None and enclosing.deadline < limit:
+        limit = enclosing.deadline
+    return limit - clock.now() if limit < math.inf else math.inf
 
 
 @contextlib.contextmanager

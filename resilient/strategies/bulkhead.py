@@ -13,6 +13,7 @@ from typing import Self
 
 from resilient import _switch, clock
 from resilient._arguments import Duration, integer, seconds
+from resilient.context import call_time_left
 from resilient.errors import BulkheadFull
 from resilient.outcome import Verdict
 from resilient.strategies.gate import Gate
@@ -93,10 +94,11 @@ class Bulkhead(Gate):
             raise self._full()
         return None
 
-    async def wait(self, limit: float) -> Self:
+    async def wait(self, deadline: float) -> Self:
         if self._line is None:
             self._line = Line()
         line, started = self._line, clock.now()
+        limit = call_time_left(deadline)  # cancel scopes around end the sleep by themselves
         waiter = Waiter()
         line[waiter] = 1
         try:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
 
 from resilient import _switch, clock
-from resilient.context import NO_KWARGS, Attempt, current, invoke, time_left
+from resilient.context import NO_KWARGS, Attempt, current, invoke
 from resilient.errors import Rejected
 from resilient.observe.events import CallRejected, Event
 from resilient.observe.listeners import emit_notable, everywhere, here, sink
@@ -104,8 +104,12 @@ class Gate(Strategy):
         """The rejection for a caller that will not wait. `now` is the time of the decision."""
         raise NotImplementedError
 
-    async def wait(self, limit: float) -> Permit:
-        """Wait for a permit for at most `limit` seconds. Raises `Rejected` as soon as that cannot be enough."""
+    async def wait(self, deadline: float) -> Permit:
+        """Wait for a permit. Raises `Rejected` as soon as it cannot come in time.
+
+        `deadline` is that of the attempt, on the clock of `resilient.clock`; infinity where it has none. The deadline of a call
+        around it counts too, and so do anyio's: see `time_left()` and `call_time_left()` in `resilient.context`.
+        """
         raise NotImplementedError
 
     def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
@@ -129,7 +133,7 @@ class Gate(Strategy):
         if not _switch.enabled:
             return Lease(self, _UNCOUNTED)
         try:
-            permit = self.admit(clock.now()) or await self.wait(time_left())
+            permit = self.admit(clock.now()) or await self.wait(math.inf)
         except Rejected as rejection:
             leave_rejection(self, rejection)
             raise
@@ -229,7 +233,7 @@ async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
         for gate in gates:
             permit = gate.admit(started)
             if permit is None:
-                permit = await gate.wait(time_left(attempt.deadline if attempt is not None else math.inf))
+                permit = await gate.wait(attempt.deadline if attempt is not None else math.inf)
                 started = clock.now()
             held.append(permit)
             if gate.outbox:

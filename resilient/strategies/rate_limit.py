@@ -21,6 +21,7 @@ from typing import Final, Self
 
 from resilient import _switch, clock
 from resilient._arguments import Duration, integer, number, seconds
+from resilient.context import time_left
 from resilient.errors import RateLimited
 from resilient.outcome import Verdict
 from resilient.strategies.gate import Gate, Lease
@@ -28,7 +29,6 @@ from resilient.strategies.waiting import Line, Waiter
 
 __all__ = ("TokenBucket", "TokenBucketStatistics")
 
-_SECOND: Final = 1e9
 _SHORTEST: Final = 1e-6
 """Seconds: a clock of floats need not move in less."""
 _LONG_AGO: Final = -(1 << 127)
@@ -143,8 +143,8 @@ class TokenBucket(Gate):
             raise self.refuse(now, tokens)
         return None
 
-    async def wait(self, limit: float, tokens: int = 1) -> "_Tokens":
-        now, units = clock.now(), tokens * self._settings.unit
+    async def wait(self, deadline: float, tokens: int = 1) -> "_Tokens":
+        now, units, limit = clock.now(), tokens * self._settings.unit, time_left(deadline)
         if -math.inf < limit <= self._delay(now, self._wanted + units):  # -inf: cancelled already, the sleep will tell
             raise self.refuse(now, tokens)
         if self._line is None:
@@ -230,7 +230,7 @@ class TokenBucket(Gate):
     def _take(self, now: float, units: int) -> bool:
         """Take these units if they are there. Whether others wait is for the caller to ask."""
         settings = self._settings
-        here = int(now * _SECOND + 0.5) * settings.flow  # to the next nanosecond
+        here = (now * 1e9).__round__() * settings.flow  # round() would take as long as all the rest
         full_at = self._full_at
         full_at = (full_at if full_at > here else here) + units  # noqa: FURB136  calling max() takes longer than all the rest
         if full_at - here > settings.capacity:
@@ -243,13 +243,13 @@ class TokenBucket(Gate):
     def _there(self, now: float) -> int:
         """Units that are there."""
         settings = self._settings
-        here = int(now * _SECOND + 0.5) * settings.flow
+        here = (now * 1e9).__round__() * settings.flow
         return settings.capacity - min(max(0, self._full_at - here), settings.capacity)
 
     def _delay(self, now: float, units: int) -> float:
         """Seconds until these units are there, in whole nanoseconds."""
         lacking = units - self._there(now)
-        return -(-lacking // self._settings.flow) / _SECOND if lacking > 0 else 0.0
+        return -(-lacking // self._settings.flow) / 1e9 if lacking > 0 else 0.0
 
     def put_back(self, units: int, full_at: int) -> None:
         """Undo a take that led to `full_at`: exactly, or, where others have taken since, not at all.
@@ -308,8 +308,8 @@ class _Weighted(Gate):
     def admit(self, now: float) -> _Tokens | None:
         return self._bucket.admit(now, self._tokens)
 
-    async def wait(self, limit: float) -> _Tokens:
-        return await self._bucket.wait(limit, self._tokens)
+    async def wait(self, deadline: float) -> _Tokens:
+        return await self._bucket.wait(deadline, self._tokens)
 
     def refuse(self, now: float) -> RateLimited:
         return self._bucket.refuse(now, self._tokens)
