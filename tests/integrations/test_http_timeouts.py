@@ -98,9 +98,9 @@ async def test_an_attempt_that_is_cut_while_it_connects_ends_as_a_connect_timeou
     """Its header was never written: even a POST is sent again."""
     async with serve(stall(at="connection")) as server, family.client(attempt_timeout=0.1) as client:
         with record_timeline() as timeline, pytest.raises(family.lib.ConnectTimeout):
-            await client.post(server.url.replace("http:", "https:"))
+            await client.post(server.url.replace("http:", "https:"), extensions={"resilient": {"attempts": 2}})
 
-        assert len(timeline.attempts) == 3
+        assert len(timeline.attempts) == 2
     gc.collect()  # on a slow machine the scope is faster than the timeout of the handshake, and httpcore leaves the socket open
 
 
@@ -122,12 +122,12 @@ async def test_an_attempt_that_gets_no_connection_in_time_ends_as_a_pool_timeout
 @real
 async def test_the_limit_of_an_attempt_does_not_cut_the_body(family: Family) -> None:
     """It ends with the header."""
-    body = Step((head(200, {"Content-Length": "20"}), *(b"x" for _ in range(20))), every=0.02)
+    body = Step((head(200, {"Content-Length": "15"}), *(b"x" for _ in range(15))), every=0.02)
     async with serve(answer(200), body) as server, family.client() as client:
         await client.get(server.url)  # there is a connection now
-        response = await client.get(server.url, extensions={"resilient": {"attempt_timeout": 0.3}})
+        response = await client.get(server.url, extensions={"resilient": {"attempt_timeout": 0.2}})
 
-        assert response.content == b"x" * 20
+        assert response.content == b"x" * 15
 
 
 # -- the limit for everything ------------------------------------------------------------------------------------------
