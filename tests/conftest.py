@@ -17,6 +17,7 @@ After each test what is shared by the whole process must be as it was: clock, sw
 """
 
 import asyncio
+import asyncio.constants
 import functools
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -33,6 +34,9 @@ from resilient.testing import virtual_time
 VIRTUAL = ["asyncio", "eager", "trio"] if sys.version_info >= (3, 12) else ["asyncio", "trio"]
 REAL = ["real-asyncio", "real-uvloop", "real-trio"]
 GUARD = 5.0  # seconds that a test in real time may take
+
+# In debug mode asyncio notes where each future was made: ten frames of it are half of the time of the whole suite.
+asyncio.constants.DEBUG_STACK_DEPTH = 1  # type: ignore[misc]  # a constant to others
 
 # The same examples each time, and no stop-watch: what fails once fails again, on a busy machine too.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
@@ -55,9 +59,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[st
         return
     with virtual_time("trio" if name == "trio" else "asyncio") as time:
         backend, options = time.anyio_backend
-        if name == "eager":
+        if name == "asyncio":
+            options = {**options, "debug": True}
+        elif name == "eager":
             options = {"loop_factory": functools.partial(_eager_loop, options["loop_factory"])}
-        yield backend, options if name == "trio" else {"debug": True, **options}
+        yield backend, options
 
 
 _REAL_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
