@@ -38,18 +38,18 @@ it is. A TLS handshake that is cancelled instead leaves its socket to the garbag
 
 async def send(sending: Sending) -> Exchange:
     """Send the request once: the callee of the pipeline."""
-    attempt, call, request, inner = current_attempt(), sending.call, sending.request, sending.transport.inner
+    attempt, request, inner = current_attempt(), sending.request, sending.transport.inner
     sending.transport.check_open()
     outer = sys.exception()
     trace = Trace(request.method, request.extensions.get("trace"))
     copy = _copy(sending, trace)
     sending.attempts += 1
-    call.sends += 1
+    sending.sends += 1
     if attempt.kind == "retry":
-        call.retries += 1
+        sending.retries += 1
     if sending.engine.before_attempt is not None:
         await _prepare(sending, copy, attempt)
-    is_limited = sending.options.attempt_timeout is not None or call.cut < math.inf
+    is_limited = sending.options.attempt_timeout is not None or sending.cut < math.inf
     seconds, is_total = _time_for(sending) if is_limited else (math.inf, False)
     try:
         if not is_limited:
@@ -78,7 +78,7 @@ def _copy(sending: Sending, trace: Trace) -> Any:
     copy: Any = object.__new__(request.__class__)
     copy.__dict__.update(request.__dict__)
     copy.headers = sending.engine.family.headers(request.headers)
-    copy.extensions = {**request.extensions, "trace": trace.hear, RESENDS: sending.call.sends}
+    copy.extensions = {**request.extensions, "trace": trace.hear, RESENDS: sending.sends}
     if sending.made_key is not None:
         copy.headers["Idempotency-Key"] = sending.made_key
     return copy
@@ -101,12 +101,12 @@ def _time_for(sending: Sending) -> tuple[float, bool]:
         DeadlineExceeded: nothing is left.
 
     """
-    each, cut = seconds_of(sending.options.attempt_timeout), sending.call.cut
+    each, cut = seconds_of(sending.options.attempt_timeout), sending.cut
     if cut == math.inf:
         return each, False
     left = cut - clock.now()
     if left <= 0:
-        raise DeadlineExceeded(sending.call.total)
+        raise DeadlineExceeded(sending.total)
     return min(each, left), left <= each
 
 
@@ -133,7 +133,7 @@ def _cut_off(sending: Sending, attempt: Attempt, trace: Trace, *, is_total: bool
     """The exception for an attempt that took too long: of the phase in which it was, by the evidence."""
     options, package = sending.options, sending.engine.family.package
     limit = options.timeout if is_total else options.attempt_timeout
-    seconds = sending.call.total if is_total else seconds_of(limit)
+    seconds = sending.total if is_total else seconds_of(limit)
     sent, base = Sent.MAYBE, package.ReadTimeout
     if trace.seen and not trace.written:
         sent, base = Sent.NOT_SENT, package.ConnectTimeout

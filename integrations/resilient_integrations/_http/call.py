@@ -1,75 +1,53 @@
-"""One call of a user, and each request that its client makes for it.
+"""One request on its way through the strategies, and what it hands on to the next one of the same call.
 
-Redirects and authentication happen above a transport: to it each hop is a request of its own. What the hops of one call share
-(one window, one counter, one idempotency key) is a `Call`. It travels inside of `request.extensions`, which clients copy from
-hop to hop, and it is closed as soon as a response ends the call, so that a request that is sent again later begins anew.
-A `Sending` is one hop: a request on its way through the strategies.
+Redirects and authentication happen above a transport: to it each hop is a request of its own, a `Sending`. What the hops of
+one call share (one window, one counter, one idempotency key) is handed on in a `Rest`. It travels inside of
+`request.extensions`, which clients copy from hop to hop, and is there only after a response that another request follows: one
+that is sent again later begins anew.
 """
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from resilient import clock
 from resilient_integrations._http.bodies import OneShotBody
-from resilient_integrations._http.options import Options
+from resilient_integrations._http.options import Options, seconds_of
 
 if TYPE_CHECKING:
     from resilient_integrations._http.engine import Engine
     from resilient_integrations._http.transport import Transport
 
-__all__ = ("CALL", "Call", "Sending", "origin_of")
+__all__ = ("FIRST_REDIRECT", "Sending", "origin_of")
 
-CALL: Final = "resilient.call"
-"""The key of the `Call` in a request's `extensions`."""
+FIRST_REDIRECT: Final = 300
+_REST: Final = "resilient.rest"
+"""The key of the `Rest` in a request's `extensions`."""
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
-"""The idempotent methods: RFC 9110 section 9.2.2, and QUERY (RFC 10008)."""
+"""RFC 9110 section 9.2.2, and QUERY (RFC 10008)."""
 _KEY_HEADERS: Final = ("idempotency-key", "x-idempotency-key")
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _CREDENTIALS_WANTED: Final = (401, 407)
-_ANYTHING: Final = 0
 
 
-class Call:
-    """What the hops of one call share.
+class Rest:
+    """What a hop leaves to the one that follows it. It can be taken once.
 
     Attributes:
-        total: the limit in seconds for everything; infinity where there is none.
-        cut: when it is reached, on the clock of `resilient.clock`.
-        window: until when waits and new attempts are made, on the same clock.
-        sends: requests that were sent so far.
-        retries: how many of them were retries.
+        of: the id of the request that must not follow: the one that was redirected; 0 where any may.
 
     """
 
-    __slots__ = ("_followed_by", "_key", "cut", "retries", "sends", "total", "window")
-
-    def __init__(self, now: float, window: float, total: float) -> None:
-        self.total = total
-        self.cut = now + total
-        self.window = now + window
-        self.sends = 0
-        self.retries = 0
-        self._key: tuple[str, str] | None = None  # an origin, and the idempotency key that was made for it
-        self._followed_by: int | None = None  # None: by nothing. Else by any request but the one with this id
-
-    def takes(self, request: Any) -> bool:
-        """Whether this request is a hop of the call. The next one is one only if its response says so."""
-        followed_by, self._followed_by = self._followed_by, None
-        return followed_by is not None and followed_by != id(request)
-
-    def goes_on_after(self, request: Any, response: Any) -> None:
-        """Hear the response to a hop: after a redirect comes another request, after a demand for credentials any."""
-        if response.status_code in _CREDENTIALS_WANTED:
-            self._followed_by = _ANYTHING
-        elif response.has_redirect_location:
-            self._followed_by = id(request)
-
-    def key_for(self, origin: str, make: Callable[[], str | None]) -> str | None:
-        """The idempotency key of this call for an origin, made where there is none yet: another origin gets its own."""
-        if self._key is None or self._key[0] != origin:
-            made = make()
-            self._key = None if made is None else (origin, made)
-        return None if self._key is None else self._key[1]
+    def __init__(self, sending: "Sending", of: int) -> None:
+        self.of = of
+        self.taken = False
+        self.total = sending.total
+        self.cut = sending.cut
+        self.window = sending.window
+        self.sends = sending.sends
+        self.retries = sending.retries
+        self.key = sending.key
 
 
 class Sending:
@@ -77,26 +55,71 @@ class Sending:
 
     Attributes:
         request: the client's own; each attempt sends a copy.
-        call: what it shares with other hops.
+        transport: the one that it came in by, of the `engine`.
         options: what is said for it.
-        transport: the one that it came in by.
-        made_key: the idempotency key that each copy gets, or None.
         attempts: how often it was sent.
         misdirected: how often it was answered 421.
+        made_key: the idempotency key that each copy gets, or None.
+        follows: whether it is a hop after another one, with which it shares the following.
+        total: the limit in seconds for everything; infinity where there is none.
+        cut: when it is reached, on the clock of `resilient.clock`.
+        window: until when waits and new attempts are made, on the same clock.
+        sends: requests that were sent so far.
+        retries: how many of them were retries.
+        key: an origin, and the idempotency key that was made for it, or None.
 
     """
 
-    __slots__ = ("attempts", "call", "engine", "made_key", "misdirected", "options", "request", "transport")
+    # Defaults live on the class: an ordinary request sets only what is its own.
+    attempts: int = 0
+    misdirected: int = 0
+    made_key: str | None = None
+    follows: bool = False
+    total: float = math.inf
+    cut: float = math.inf
+    window: float
+    sends: int = 0
+    retries: int = 0
+    key: tuple[str, str] | None = None
 
-    def __init__(self, engine: "Engine", transport: "Transport", request: Any, call: Call, options: Options) -> None:
+    def __init__(self, engine: "Engine", transport: "Transport", request: Any, options: Options) -> None:
         self.engine = engine
         self.transport = transport
         self.request = request
-        self.call = call
         self.options = options
-        self.made_key: str | None = None
-        self.attempts = 0
-        self.misdirected = 0
+        rest: Rest | None = request.extensions.get(_REST)
+        if rest is None or rest.taken or rest.of == id(request):
+            self._begin()
+        else:
+            self._go_on(rest)
+
+    def _begin(self) -> None:
+        now = clock.now()
+        self.window = now + self.engine.window
+        if self.options.timeout is not None:
+            self.total = seconds_of(self.options.timeout)
+            self.cut = now + self.total
+
+    def _go_on(self, rest: Rest) -> None:
+        rest.taken = True
+        self.follows = True
+        self.total, self.cut, self.window = rest.total, rest.cut, rest.window
+        self.sends, self.retries, self.key = rest.sends, rest.retries, rest.key
+
+    def hand_on(self, response: Any) -> None:
+        """Leave the rest to the request that follows this response, if one does: after a redirect it is another one."""
+        if response.status_code in _CREDENTIALS_WANTED:
+            self.request.extensions[_REST] = Rest(self, 0)
+        elif response.has_redirect_location:
+            self.request.extensions[_REST] = Rest(self, id(self.request))
+
+    def make_key(self, make: Callable[[Any], str | None]) -> None:
+        """Have an idempotency key, that of the call: for its origin. Another origin gets one of its own."""
+        origin = origin_of(self.request.url)
+        if self.key is None or self.key[0] != origin:
+            made = make(self.request)
+            self.key = None if made is None else (origin, made)
+        self.made_key = None if self.key is None else self.key[1]
 
     @property
     def has_idempotent_method(self) -> bool:

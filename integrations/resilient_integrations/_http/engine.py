@@ -8,10 +8,8 @@ client knows. All mutable state: that of the pipeline, and the exchanges that we
 import math
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from resilient import clock
 from resilient.context import Attempt
 from resilient.errors import ResilienceError
 from resilient.observe.timeline import timeline_of
@@ -20,7 +18,7 @@ from resilient.pipeline import Pipeline
 from resilient.policy.schema import Policy
 from resilient_integrations._http.attempt import send
 from resilient_integrations._http.bodies import OneShotBody, replayable, spooled
-from resilient_integrations._http.call import CALL, Call, Sending, origin_of
+from resilient_integrations._http.call import FIRST_REDIRECT, Sending, origin_of
 from resilient_integrations._http.errors import adopt
 from resilient_integrations._http.exchange import Exchange
 from resilient_integrations._http.failure import forget
@@ -36,8 +34,6 @@ __all__ = ("ATTEMPTS", "TIMELINE", "Engine")
 
 ATTEMPTS: Final = "resilient.attempts"
 """The key in a response's `extensions`: how often the request was sent."""
-_FIRST_REDIRECT: Final = 300
-
 TIMELINE: Final = "resilient.timeline"
 """The key in a response's `extensions`: the timeline, where an attempt failed before."""
 
@@ -76,7 +72,7 @@ class Engine:
         self._make_key = _random_key if idempotency_key == "auto" else idempotency_key
         self._spool = spool
         self._retry = policy.retry
-        self._window = seconds_of(policy.retry.timeout) if policy.retry is not None else math.inf
+        self.window = seconds_of(policy.retry.timeout) if policy.retry is not None else math.inf
         classify = http_classifier(classifier)
         # The two time limits are the engine's own business: they need to know what was sent, and go on through the body.
         fresh = policy.replace(timeout=None, attempt_timeout=None).pipeline(classify=classify)
@@ -91,10 +87,9 @@ class Engine:
         options = self.options if given is None else self.options.but(given)
         if not isinstance(request.stream, self.family.byte_stream):
             await self._make_replayable(request)
-        call = self._call_of(request, options)
-        sending = Sending(self, transport, request, call, options)
+        sending = Sending(self, transport, request, options)
         if self._make_key is not None and not (sending.has_idempotent_method or sending.keyed):
-            sending.made_key = call.key_for(origin_of(request.url), partial(self._make_key, request))
+            sending.make_key(self._make_key)
         try:
             value = await self.pipeline.call(send, sending)
         except Exception as error:
@@ -112,7 +107,7 @@ class Engine:
 
     def attempts_left(self, sending: Sending) -> int | None:
         """How many attempts a hop may make, where that is not just what the policy says."""
-        options, retries = sending.options, sending.call.retries
+        options, retries = sending.options, sending.retries
         if not options.retry:
             return 1
         if options.attempts is None and not retries:
@@ -139,22 +134,13 @@ class Engine:
         body = await spooled(stream, self._spool) if self._spool else stream
         request.stream = self.family.byte_stream(body) if isinstance(body, bytes) else self.family.one_shot_body(body)
 
-    def _call_of(self, request: Any, options: Options) -> Call:
-        """The call that the request is a hop of, or a new one."""
-        call: Call | None = request.extensions.get(CALL)
-        if call is None or not call.takes(request):
-            call = request.extensions[CALL] = Call(
-                clock.now(), self._window, math.inf if options.timeout is None else seconds_of(options.timeout)
-            )
-        return call
-
     def _hand_out(self, value: Any, sending: Sending) -> Any:
         response = value.hand_out() if isinstance(value, Exchange) else value
         if not isinstance(response, self.family.response):
             msg = f"{response!r} stands in for a response: a fallback must give an instance of {self.family.name}.Response"
             raise TypeError(msg)
-        if response.status_code >= _FIRST_REDIRECT:
-            sending.call.goes_on_after(sending.request, response)
+        if response.status_code >= FIRST_REDIRECT:
+            sending.hand_on(response)
         response.extensions[ATTEMPTS] = sending.attempts
         timeline = timeline_of(value)
         if timeline is not None:
@@ -163,14 +149,15 @@ class Engine:
 
 
 class HopPipeline(Pipeline):
-    """The policy's pipeline. The first attempt of each hop is told what its call has left of time and attempts."""
+    """The policy's pipeline. A hop that is not just what the policy says is told what its call has left of time and attempts."""
 
     __slots__ = ()
 
     def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         sending: Sending = attempt.args[0]
-        attempt.deadline = min(sending.call.window, sending.call.cut)
-        attempt.limit = sending.engine.attempts_left(sending)
+        if sending.follows or sending.options is not sending.engine.options or sending.cut < math.inf:
+            attempt.deadline = min(sending.window, sending.cut)
+            attempt.limit = sending.engine.attempts_left(sending)
         return super().start(attempt)
 
 

@@ -45,8 +45,8 @@ class Exchange(Lingering):
     def __init__(self, response: Any, sending: "Sending") -> None:
         self.response: Any = response
         self.sending = sending
-        if response.is_closed or sending.options.hold == "headers":  # closed: its body came along, as that of a mock does
-            self.ended()
+        # Closed is a response whose body came along, as that of a mock does.
+        self.has_ended = response.is_closed or sending.options.hold == "headers"
 
     def verdict(self) -> Verdict:
         """What the response means."""
@@ -167,7 +167,7 @@ class BodyStream(UpgradedStream):
             self._parts = aiter(self._stream)
         sending = self._exchange.sending
         try:
-            if sending.call.cut == math.inf:
+            if sending.cut == math.inf:
                 return await anext(self._parts)
             return await _next_in_time(self._parts, sending)
         except StopAsyncIteration:
@@ -185,8 +185,8 @@ class BodyStream(UpgradedStream):
 
 
 async def _next_in_time(parts: AsyncIterator[bytes], sending: "Sending") -> bytes:
-    with anyio.move_on_after(sending.call.cut - clock.now()):
+    with anyio.move_on_after(sending.cut - clock.now()):
         return await anext(parts)
-    error = cut_off(sending, sending.options.timeout, sending.call.total, sending.engine.family.package.ReadTimeout)
+    error = cut_off(sending, sending.options.timeout, sending.total, sending.engine.family.package.ReadTimeout)
     remember(error, sending, CUT)
     raise error
