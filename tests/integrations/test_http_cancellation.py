@@ -79,6 +79,31 @@ async def test_cancelling_a_stream_that_is_read_is_neutral(family: Family) -> No
         assert failures(client) == 0
 
 
+@LEFT_BELOW
+async def test_closing_a_stream_is_not_cut_short_by_a_cancellation(family: Family) -> None:
+    """Httpcore shields it; an inner transport of somebody else may not."""
+    closed: list[bool] = []
+    reading = anyio.Event()
+
+    class Body(family.lib.AsyncByteStream):  # type: ignore[misc,name-defined]  # of either family
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            reading.set()
+            await anyio.sleep_forever()
+            yield b""
+
+        async def aclose(self) -> None:
+            await at_rest()
+            closed.append(True)
+
+    async def handler(_request: Any) -> Any:
+        return family.lib.Response(200, stream=Body())
+
+    async with family.client(family.lib.MockTransport(handler)) as client:
+        await cancel_once(reading.wait, lambda: client.get("https://api.example.com/"))
+
+        assert closed == [True]
+
+
 async def test_cancelling_a_wait_between_attempts_gives_everything_back(family: Family) -> None:
     """No connection and no permit is held while a retry sleeps."""
     retry = Retry(backoff=Constant(delay=60.0, maximum=60.0))
