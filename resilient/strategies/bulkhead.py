@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import anyio.lowlevel
+
 from resilient import _switch, clock
 from resilient._arguments import Duration, integer, seconds
 from resilient.context import call_time_left
@@ -112,6 +114,7 @@ class Bulkhead(Gate):
         if waiter.woken:
             return self
         del line[waiter]
+        await anyio.lowlevel.checkpoint_if_cancelled()  # a scope around that ended in the same instant comes first
         raise self._full(waited=clock.now() - started)
 
     def settle(self, verdict: Verdict, latency: float, now: float) -> None:

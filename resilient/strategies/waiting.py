@@ -12,14 +12,10 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable
-from typing import Final
 
 import anyio
 
 __all__ = ("Line", "Waiter")
-
-_NOISE: Final = 1e-6
-"""Seconds. Two deadlines that are closer than this are one, computed twice in floats."""
 
 
 class Waiter:
@@ -37,26 +33,31 @@ class Waiter:
         self.woken = False
 
     def sleep(self, limit: float) -> Awaitable[None]:
-        """Sleep until woken, for at most `limit` seconds.
-
-        Where a cancel scope around ends no later than that, it is its cancellation that ends the sleep.
-        """
+        """Sleep until woken, for at most `limit` seconds."""
         return self._asleep() if limit == math.inf else self._asleep_for(limit)
 
     async def _asleep_for(self, limit: float) -> None:
-        now = anyio.current_time()
-        if now + limit > anyio.current_effective_deadline() - _NOISE:
-            await self._asleep()
+        sleeping = self._asleep()
+        if isinstance(sleeping, asyncio.Future):  # a timer takes half the time of a cancel scope
+            timer = sleeping.get_loop().call_later(limit, _end_sleep, sleeping)
+            try:
+                await sleeping
+            finally:
+                timer.cancel()
         else:
-            with anyio.CancelScope(deadline=now + limit):
-                await self._asleep()
+            with anyio.move_on_after(limit):
+                await sleeping
 
     def _asleep(self) -> Awaitable[None]:
-        if _on_asyncio():
-            self._signal = future = asyncio.get_running_loop().create_future()
-            return future
-        self._signal = event = anyio.Event()
-        return event.wait()
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no event loop of asyncio runs
+            task = None
+        if task is None:
+            self._signal = event = anyio.Event()
+            return event.wait()
+        self._signal = future = task.get_loop().create_future()
+        return future
 
     def wake(self) -> bool:
         """Let it go on, in the next round of its event loop. False where it is lost."""
@@ -66,8 +67,8 @@ class Waiter:
         signal = self._signal
         if isinstance(signal, anyio.Event):
             signal.set()
-        elif signal is not None and not signal.done():
-            signal.set_result(None)
+        elif signal is not None:
+            _end_sleep(signal)
         return True
 
     @property
@@ -80,8 +81,6 @@ Line = OrderedDict[Waiter, int]
 """Those who wait, first come, first served, with how much each of them wants."""
 
 
-def _on_asyncio() -> bool:
-    try:
-        return asyncio.current_task() is not None
-    except RuntimeError:  # no event loop of asyncio runs
-        return False
+def _end_sleep(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
