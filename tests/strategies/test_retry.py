@@ -287,6 +287,14 @@ async def test_a_value_may_ask_for_a_retry() -> None:
     assert callee.calls == 3
 
 
+async def test_a_good_value_is_returned_at_once() -> None:
+    """A classifier that looks at it changes nothing."""
+    callee = Script(200)
+
+    assert await Retry(classify=VALUES, backoff=SECOND).call(callee) == 200
+    assert callee.calls == 1
+
+
 async def test_the_last_value_is_returned_as_it_is() -> None:
     """No exception is made of it."""
     assert await Retry(classify=VALUES, backoff=SECOND).call(Script(503)) == 503
