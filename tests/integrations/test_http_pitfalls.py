@@ -115,7 +115,7 @@ async def test_the_permit_of_a_stream_without_end_can_be_given_back_with_the_hea
 async def test_a_request_inside_of_a_response_at_capacity_one_does_not_wait_for_itself_forever(family: Family) -> None:
     """The wait in the queue is bounded by the limit of the request."""
     queue = POLICY.replace(bulkhead=Bulkhead(1, max_queue=1), retry=None)
-    async with serve(answer(200, b"abc")) as server, family.client(policy=queue, timeout=0.1) as client:
+    async with serve(answer(200, b"abc")) as server, family.client(policy=queue, timeout=0.4) as client:
         async with client.stream("GET", server.url):
             with pytest.raises(family.lib.PoolTimeout) as caught:
                 await client.get(server.url)
