@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -96,6 +97,16 @@ def test_an_integration_imports_only_its_own_family(mine: str, other: str) -> No
 
     assert mine in imported
     assert other not in imported
+
+
+def test_python_m_resilient_is_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m resilient` and the command `resilient` are one."""
+    monkeypatch.setattr(sys, "argv", ["resilient", "--help"])
+
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("resilient", run_name="__main__")
+
+    assert "demo" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("package", [resilient, resilient_integrations], ids=lambda package: package.__name__)
