@@ -8,7 +8,8 @@ Real time, for tests with sockets and threads: a test that asks for the fixture 
 `pytest.mark.usefixtures("real_backend")`) runs on asyncio (debug), uvloop and trio, and fails after 5 seconds. Its value
 is the name of the backend: "asyncio", "uvloop" or "trio".
 
-asyncio only: `@pytest.mark.asyncio` (pytest-asyncio), or `@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)`.
+asyncio only: `@pytest.mark.asyncio` (pytest-asyncio), or `@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)`;
+in real time `["real-asyncio", "real-uvloop"]`.
 
 Other fixtures: `anyio_backend_name` ("asyncio" or "trio") is anyio's own. `tests/` is on the import path: helpers that
 several files share are plain modules there.
