@@ -764,6 +764,39 @@ async def test_a_deadline_around_ends_the_wait_with_its_own_error(queue_timeout:
     assert is_empty(bulkhead)
 
 
+async def test_a_scope_that_ends_in_the_instant_of_the_queue_timeout_comes_first() -> None:
+    """Even where the timer of the wait is older: the caller is cancelled, and a refusal would hide that."""
+    bulkhead = Bulkhead(1, max_queue=1, queue_timeout=0.7)
+    waiter = Caller(bulkhead)
+    async with bulkhead, tasks() as group:
+        group.start_soon(waiter.run)
+        await ticks(3)
+        waiter.scope.deadline = anyio.current_time() + 0.7
+
+    assert waiter.state == "cancelled"
+    assert is_empty(bulkhead)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_a_wait_that_is_over_leaves_no_timer_behind() -> None:
+    """However it ended."""
+    bulkhead = Bulkhead(1, max_queue=3, queue_timeout=100.0)
+    served, cancelled = Caller(bulkhead), Caller(bulkhead)
+    loop: Any = asyncio.get_running_loop()
+    async with tasks() as group:
+        lease = bulkhead.acquire_nowait()
+        for caller in (served, cancelled):
+            group.start_soon(caller.run)
+            await ticks(2)
+        during = [timer for timer in loop._scheduled if not timer.cancelled()]
+        cancelled.cancel("native")
+        lease.settle()
+        served.leave.set()
+    after = [timer for timer in loop._scheduled if not timer.cancelled()]
+
+    assert (len(during), len(after)) == (2, 0)
+
+
 async def test_a_deadline_that_comes_later_leaves_the_queue_timeout_in_force() -> None:
     """Whatever ends first, ends the wait."""
     bulkhead = Bulkhead(1, max_queue=1, queue_timeout=0.5)
@@ -779,6 +812,7 @@ async def test_the_deadline_of_the_call_ends_the_wait(queue_timeout: float | Non
     """A retry's limit on all its attempts is no cancel scope: the wait looks at it by itself."""
     bulkhead = Bulkhead(1, max_queue=1, queue_timeout=queue_timeout)
     pipeline = Pipeline(Retry(on=OSError, attempts=2, timeout=2.0), bulkhead)
+    await anyio.sleep(10)
     async with bulkhead:
         started = anyio.current_time()
         with pytest.raises(BulkheadFull):
