@@ -249,6 +249,16 @@ async def test_a_nested_pipeline_without_a_key_shares_its_state_among_the_keys_a
     assert shared.statistics().active == 0
 
 
+async def test_a_nested_retry_pays_from_its_own_budget() -> None:
+    """Which is not among those of the keys around it."""
+    budget = RetryBudget(ratio=0, floor=1)
+    inner = Pipeline(RETRY.replace(budget=budget))
+    with pytest.raises(Failure):
+        await Pipeline(Bulkhead(1), inner, key=user_name).call(Script(Failure()), "ann")
+
+    assert budget.statistics().calls == 1
+
+
 async def test_a_strategy_runs_a_pipeline_by_hand() -> None:
     """`run` is the one method that composition needs."""
     attempt = Attempt(user, ("ann",))
