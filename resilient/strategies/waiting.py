@@ -64,11 +64,7 @@ class Waiter:
         if self.lost:
             return False
         self.woken = True
-        signal = self._signal
-        if isinstance(signal, anyio.Event):
-            signal.set()
-        elif signal is not None:
-            _end_sleep(signal)
+        _end_sleep(self._signal)
         return True
 
     @property
@@ -81,6 +77,8 @@ Line = OrderedDict[Waiter, int]
 """Those who wait, first come, first served, with how much each of them wants."""
 
 
-def _end_sleep(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _end_sleep(signal: asyncio.Future[None] | anyio.Event | None) -> None:
+    if isinstance(signal, anyio.Event):
+        signal.set()
+    elif signal is not None and not signal.done():
+        signal.set_result(None)
