@@ -91,7 +91,7 @@ def test_a_storm_of_calls_one_after_the_other_is_bounded_too() -> None:
 
 
 @given(
-    operations=st.lists(st.tuples(st.sampled_from(["call", "retry", "refund"]), st.floats(0, 3)), max_size=200),
+    operations=st.lists(st.tuples(st.sampled_from(["call", "retry", "refund"]), st.floats(0, 3)), max_size=80),
     ratio=st.sampled_from([0.0, 0.1, 0.2, 1.0]),
     floor=st.sampled_from([0.0, 0.5, 10.0]),
 )
