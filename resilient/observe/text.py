@@ -8,7 +8,7 @@ credentials and its query are left out.
 import re
 from typing import Final
 
-__all__ = ("milliseconds", "safe_text")
+__all__ = ("milliseconds", "name_of", "safe_text")
 
 _LIMIT: Final = 200
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#\s]*@")
@@ -29,3 +29,8 @@ def safe_text(text: str) -> str:
 def milliseconds(seconds: float) -> str:
     """A duration for people: `12.3 ms`, and from ten seconds on `12.3 s`."""
     return f"{seconds * 1000:.1f} ms" if abs(seconds) < 10 else f"{seconds:.1f} s"  # noqa: PLR2004  as the docstring says
+
+
+def name_of(error: BaseException | None) -> str:
+    """What events say of an exception: its type; "" where there is none."""
+    return "" if error is None else type(error).__name__

@@ -93,6 +93,10 @@ class Policy:
         """The templates that are there, outermost first."""
         return tuple(strategy for name in _KINDS if (strategy := getattr(self, name)) is not None)
 
+    def fresh_strategies(self) -> tuple[Strategy, ...]:
+        """Copies of the templates with state of their own, outermost first: what a pipeline is made of."""
+        return tuple(map(_fresh, self.strategies))
+
     def pipeline(
         self, *, classify: Classifier | None = None, key: Callable[..., str] | None = None, max_keys: int = 10_000
     ) -> Pipeline:
@@ -104,7 +108,7 @@ class Policy:
             max_keys: how many keys may have state of their own.
 
         """
-        return Pipeline(*map(_fresh, self.strategies), classify=classify, key=key, max_keys=max_keys)
+        return Pipeline(*self.fresh_strategies(), classify=classify, key=key, max_keys=max_keys)
 
 
 def _fresh(template: Strategy) -> Strategy:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from resilient import clock
 from resilient.context import Attempt
 from resilient.observe.events import FallbackUsed
+from resilient.observe.text import name_of
 from resilient.outcome import Health, Kind, On, Outcome, error_matcher
 from resilient.strategies.base import Step, Strategy
 from resilient.strategies.lingering import Lingering
@@ -77,7 +78,7 @@ class Fallback(Strategy):
                 key=attempt.key,
                 call_id=attempt.identify(),
                 verdict=verdict,
-                error="" if error is None else type(error).__name__,
+                error=name_of(error),
             )
         )
         return await self._instead(Outcome(value, error))

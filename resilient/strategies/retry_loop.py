@@ -16,6 +16,7 @@ from resilient import clock
 from resilient.context import Attempt, make_current, tell_attempt_finished, tell_call_finished, time_left
 from resilient.errors import Rejected
 from resilient.observe.events import AttemptFinished, AttemptKind, RetryScheduled, RetryStopped
+from resilient.observe.text import name_of
 from resilient.observe.timeline import Timeline, attach
 from resilient.outcome import Kind, Verdict
 from resilient.strategies.backoff import Backoff, ByVerdict, as_backoff
@@ -77,7 +78,7 @@ class RetryLoop:
         reason, delay, source = self._next(attempt, verdict, now, left)
         if reason == "deadline" and left == -math.inf:
             return 0.0  # no deadline: the scope around is cancelled, and the wait will say so
-        name = "" if error is None else type(error).__name__
+        name = name_of(error)
         if reason:
             self._stop(
                 attempt,
@@ -223,7 +224,7 @@ class RetryLoop:
                 kind=attempt.kind,
                 started=self._attempt_started,
                 verdict=verdict,
-                error="" if error is None else type(error).__name__,
+                error=name_of(error),
             )
         )
 

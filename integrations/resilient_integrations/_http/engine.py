@@ -75,8 +75,8 @@ class Engine:
         self.window = seconds_of(policy.retry.timeout) if policy.retry is not None else math.inf
         classify = http_classifier(classifier)
         # The two time limits are the engine's own business: they need to know what was sent, and go on through the body.
-        fresh = policy.replace(timeout=None, attempt_timeout=None).pipeline(classify=classify)
-        self.pipeline = HopPipeline(*fresh.strategies, classify=classify, key=self.key_of, max_keys=max_keys)
+        fresh = policy.replace(timeout=None, attempt_timeout=None).fresh_strategies()
+        self.pipeline = HopPipeline(*fresh, classify=classify, key=self.key_of, max_keys=max_keys)
 
     async def handle(self, request: Any, transport: "Transport") -> Any:
         """Send a request of the client; the response."""
