@@ -17,21 +17,22 @@ from resilient.errors import (
     TimeoutExceeded,
 )
 from resilient.keyed import Keyed
-from resilient.observe.listeners import add_listener, listening, remove_listener
+from resilient.observe.events import Event
+from resilient.observe.listeners import Dispatch, Listener, add_listener, listening, remove_listener
 from resilient.observe.logs import configure_logging
-from resilient.observe.timeline import Timeline, record_timeline, timeline_of
+from resilient.observe.timeline import Timeline, TimelineStatistics, record_timeline, timeline_of
 from resilient.outcome import Classifier, Health, Kind, Outcome, Verdict
 from resilient.pipeline import Pipeline
 from resilient.policy.schema import Policy
 from resilient.strategies.backoff import Backoff, ByVerdict, Constant, Exponential, Fibonacci, Linear
-from resilient.strategies.base import Strategy
-from resilient.strategies.budget import RetryBudget
-from resilient.strategies.bulkhead import Bulkhead
-from resilient.strategies.circuit_breaker import CircuitBreaker
+from resilient.strategies.base import Step, Strategy
+from resilient.strategies.budget import BudgetStatistics, RetryBudget
+from resilient.strategies.bulkhead import Bulkhead, BulkheadStatistics
+from resilient.strategies.circuit_breaker import BreakerCounts, BreakerStatistics, CircuitBreaker
 from resilient.strategies.fallback import Fallback
-from resilient.strategies.gate import Gate
+from resilient.strategies.gate import Gate, Permit
 from resilient.strategies.lingering import Lingering
-from resilient.strategies.rate_limit import TokenBucket
+from resilient.strategies.rate_limit import TokenBucket, TokenBucketStatistics
 from resilient.strategies.retry import Retry
 from resilient.strategies.timeout import Timeout
 from resilient.strategies.windows import CountWindow
@@ -39,8 +40,12 @@ from resilient.strategies.windows import CountWindow
 __all__ = (
     "Attempt",
     "Backoff",
+    "BreakerCounts",
+    "BreakerStatistics",
+    "BudgetStatistics",
     "Bulkhead",
     "BulkheadFull",
+    "BulkheadStatistics",
     "ByVerdict",
     "CircuitBreaker",
     "CircuitOpen",
@@ -48,6 +53,8 @@ __all__ = (
     "Constant",
     "CountWindow",
     "DeadlineExceeded",
+    "Dispatch",
+    "Event",
     "Exponential",
     "Fallback",
     "Fibonacci",
@@ -57,7 +64,9 @@ __all__ = (
     "Kind",
     "Linear",
     "Lingering",
+    "Listener",
     "Outcome",
+    "Permit",
     "Pipeline",
     "Policy",
     "RateLimited",
@@ -66,11 +75,14 @@ __all__ = (
     "Retry",
     "RetryBudget",
     "RetryableError",
+    "Step",
     "Strategy",
     "Timeline",
+    "TimelineStatistics",
     "Timeout",
     "TimeoutExceeded",
     "TokenBucket",
+    "TokenBucketStatistics",
     "Verdict",
     "add_listener",
     "configure_logging",

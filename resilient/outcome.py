@@ -177,7 +177,7 @@ def judge(classifier: Classifier | None, outcome: object, *, error: bool) -> Ver
     if isinstance(outcome, Rejected):
         kind = verdict.kind if verdict is not None else Kind.PERMANENT
         return Verdict(kind, Health.NEUTRAL, outcome.reason, outcome.retry_after, rejected=True)
-    return verdict or _ask(own_word, outcome) or (_TIMED_OUT if isinstance(outcome, TimeoutExceeded) else _UNCLASSIFIED)
+    return verdict or _ask(own_word, outcome) or _failed(outcome)
 
 
 def own_word(error: Exception) -> Verdict | None:
@@ -225,10 +225,15 @@ def failure_on(on: On, never: On | None = None) -> Classifier:
     def errors(error: Exception) -> Verdict:
         if not wanted(error) or (refused is not None and refused(error)):
             return _ANSWERED
-        hint = retry_after_of(error)
-        return _UNCLASSIFIED if hint is None else replace(_UNCLASSIFIED, retry_after=hint)
+        verdict, hint = _failed(error), retry_after_of(error)
+        return verdict if hint is None else replace(verdict, retry_after=hint)
 
     return Classifier(errors)
+
+
+def _failed(error: Exception) -> Verdict:
+    """The verdict on an exception of which nothing else is known."""
+    return _TIMED_OUT if isinstance(error, TimeoutError) else _UNCLASSIFIED
 
 
 def _ask(judgement: Callable[[Any], Verdict | None], outcome: object) -> Verdict | None:

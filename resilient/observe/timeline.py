@@ -7,17 +7,43 @@ a plain listener that remembers; `render()` draws it as a waterfall.
 
 import contextlib
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Final
 
 from resilient._arguments import integer
-from resilient.observe.events import AttemptFinished, CallFinished, Event
+from resilient.observe.events import AttemptFinished, CallFinished, CallRejected, Event, RetryScheduled
 from resilient.observe.listeners import listening
 from resilient.observe.waterfall import render
+from resilient.outcome import SUCCESS, Kind
 
-__all__ = ("Timeline", "attach", "record_timeline", "timeline_of")
+__all__ = ("Timeline", "TimelineStatistics", "attach", "record_timeline", "timeline_of")
 
 _ATTRIBUTE: Final = "__resilient_timeline__"
 _LIMIT: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineStatistics:
+    """What the calls of a timeline add up to.
+
+    Attributes:
+        calls: how many ended.
+        attempts: how many attempts they made.
+        retries: how many waits for another attempt were begun.
+        rejections: how often a strategy refused.
+        total_delay: seconds of these waits together, as they were planned.
+        success: whether the last attempt or call that is recorded ended well; False where nothing is.
+        last_error: the type of the last exception of an attempt, whatever came after it; "" where none raised.
+
+    """
+
+    calls: int
+    attempts: int
+    retries: int
+    rejections: int
+    total_delay: float
+    success: bool
+    last_error: str
 
 
 class Timeline:
@@ -52,6 +78,21 @@ class Timeline:
         """The calls that ended."""
         return [event for event in self.events if isinstance(event, CallFinished)]
 
+    def statistics(self) -> TimelineStatistics:
+        """What its calls add up to."""
+        attempts = self.attempts
+        delays = [event.delay for event in self.events if isinstance(event, RetryScheduled)]
+        ends = [event for event in self.events if isinstance(event, (AttemptFinished, CallFinished))]
+        return TimelineStatistics(
+            calls=len(self.calls),
+            attempts=len(attempts),
+            retries=len(delays),
+            rejections=sum(isinstance(event, CallRejected) for event in self.events),
+            total_delay=sum(delays),
+            success=bool(ends) and _ended_well(ends[-1]),
+            last_error=next((event.error for event in reversed(attempts) if event.error), ""),
+        )
+
     def __repr__(self) -> str:
         return f"<Timeline: {len(self.events)} events, {len(self.attempts)} attempts, {self.dropped} dropped>"
 
@@ -71,6 +112,10 @@ def record_timeline(limit: int = _LIMIT) -> Generator[Timeline]:
     timeline = Timeline(limit)
     with listening(timeline):
         yield timeline
+
+
+def _ended_well(event: AttemptFinished | CallFinished) -> bool:
+    return event.verdict.kind is Kind.SUCCESS if isinstance(event, AttemptFinished) else event.reason == SUCCESS.reason
 
 
 def attach(outcome: object, timeline: Timeline) -> None:

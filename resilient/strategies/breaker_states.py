@@ -191,8 +191,10 @@ class Probe:
         if now >= self.expires or seen is None:
             return None
         failed, slow = seen
+        past = machine.remember()
+        past.calls += 1
         if failed:
-            machine.remember().note_failure(verdict, now)
+            past.note_failure(verdict, now)
         if failed or slow:
             machine.move("refuted", now, "probe_failed" if failed else "probe_slow", verdict)
             return None
@@ -251,7 +253,18 @@ _DISABLED: Final = Disabled()
 class Past:
     """What a machine remembers longer than a state lasts. It is made when there is something to remember."""
 
-    __slots__ = ("closed_at", "last_failure", "last_failure_at", "next_open", "opened", "rejected", "rejections")
+    __slots__ = (
+        "calls",
+        "closed_at",
+        "failures",
+        "last_failure",
+        "last_failure_at",
+        "next_open",
+        "opened",
+        "rejected",
+        "rejections",
+        "timeouts",
+    )
 
     def __init__(self, open_for: float) -> None:
         self.next_open = open_for  # how long it will stay open the next time, before jitter
@@ -261,10 +274,15 @@ class Past:
         self.rejected = 0  # calls refused in all
         self.last_failure: str | None = None  # its reason code
         self.last_failure_at = -math.inf
+        self.calls: float = 0  # with a result, of probes and of windows that are gone
+        self.failures = 0  # in all
+        self.timeouts = 0  # how many of them were timeouts
 
     def note_failure(self, verdict: Verdict, now: float) -> None:
         self.last_failure = verdict.reason
         self.last_failure_at = now
+        self.failures += 1
+        self.timeouts += verdict.reason.endswith("timeout")
 
     def is_calm(self, now: float) -> bool:
         """Whether it has been closed for as long as it would open the next time: growth is then forgotten."""
@@ -390,7 +408,7 @@ class BreakerMachine(Gate):
 
     def _enter(self, name: State, now: float, open_for: float = 0.0) -> int:
         """Begin a state. Returns how many calls were refused before, where it lets all calls through again; else 0."""
-        past = self.past
+        past, window = self.past, self.window
         if past is not None:
             past.closed_at = now if name == "closed" else math.inf
         if name == "open":
@@ -401,7 +419,9 @@ class BreakerMachine(Gate):
         elif name == "isolated":
             self.current = _ISOLATED
         else:
-            self.window = None
+            if window is not None:
+                self.remember().calls += window.calls + window.forgotten
+                self.window = None
             self.current = Closed(self) if name == "closed" else _DISABLED
             if past is not None:
                 rejections, past.rejections = past.rejections, 0

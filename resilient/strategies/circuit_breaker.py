@@ -82,6 +82,9 @@ class BreakerStatistics(BreakerCounts):
         open_remaining: seconds until it is half-open; infinity while it is isolated, 0.0 where it is not open.
         opened: how often it has opened.
         rejected: how many calls it has refused (monitor-only: would have refused) in all.
+        total_calls: calls with a result in all, since it was made or `reset()`.
+        total_failures: how many of them failed.
+        total_timeouts: how many of these were timeouts: the callee raised a `TimeoutError`.
         last_failure: the reason code of the last failure, or None.
         last_failure_ago: seconds since then, or None.
 
@@ -94,8 +97,16 @@ class BreakerStatistics(BreakerCounts):
     open_remaining: float
     opened: int
     rejected: int
+    total_calls: int
+    total_failures: int
+    total_timeouts: int
     last_failure: str | None
     last_failure_ago: float | None
+
+    @property
+    def total_successes(self) -> int:
+        """How many of all calls did not fail."""
+        return self.total_calls - self.total_failures
 
     @property
     def is_healthy(self) -> bool:
@@ -305,6 +316,9 @@ class CircuitBreaker(BreakerMachine):
             open_remaining=state.ready_in(now),
             opened=past.opened,
             rejected=past.rejected,
+            total_calls=int(past.calls + window.calls + window.forgotten),
+            total_failures=past.failures,
+            total_timeouts=past.timeouts,
             last_failure=past.last_failure,
             last_failure_ago=None if past.last_failure is None else now - past.last_failure_at,
         )

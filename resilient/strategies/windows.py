@@ -38,10 +38,11 @@ class TimeCounts:
 
     Attributes:
         calls, failures, slow: the running totals as of the last `record` or `expire`.
+        forgotten: calls that were counted once and are too old now.
 
     """
 
-    __slots__ = ("_end", "_older", "_span", "calls", "failures", "slow")
+    __slots__ = ("_end", "_older", "_span", "calls", "failures", "forgotten", "slow")
 
     def __init__(self, span: float) -> None:
         self._span = span
@@ -50,6 +51,7 @@ class TimeCounts:
         self.calls: float = 0
         self.failures: float = 0
         self.slow: float = 0
+        self.forgotten: float = 0
 
     def record(self, now: float, calls: float = 1, failures: float = 0, slow: float = 0) -> None:
         """Add to the current bucket."""
@@ -82,6 +84,7 @@ class TimeCounts:
         self._end = max((now // width + 1) * width, math.nextafter(now, math.inf))  # rounding must not let it end at once
         horizon = self._end - self._span + width / 2  # ends are multiples of the width, but for rounding
         while older and older[0] < horizon:
+            self.forgotten += older[1]
             del older[:_FIELDS]
         # Summed anew from what is left: subtracting would let the rounding of floats pile up.
         self.calls, self.failures, self.slow = _sums(older)
@@ -97,10 +100,11 @@ class RingCounts:
 
     Attributes:
         calls, failures, slow: the running totals.
+        forgotten: calls that were counted once and have made room for others.
 
     """
 
-    __slots__ = ("_next", "_ring", "calls", "failures", "slow")
+    __slots__ = ("_next", "_ring", "calls", "failures", "forgotten", "slow")
 
     def __init__(self, size: int) -> None:
         self._ring = bytearray(size)
@@ -108,6 +112,7 @@ class RingCounts:
         self.calls = 0
         self.failures = 0
         self.slow = 0
+        self.forgotten = 0
 
     def record(self, now: float, calls: int = 1, failures: int = 0, slow: int = 0) -> None:
         """Put a call in the place of the oldest one. The interface is that of `TimeCounts`: `calls` is always 1."""
@@ -115,6 +120,7 @@ class RingCounts:
         if self.calls == len(ring):
             self.failures -= ring[place] & 1
             self.slow -= ring[place] >> 1
+            self.forgotten += 1
         else:
             self.calls += 1
         ring[place] = failures | slow << 1

@@ -4,6 +4,7 @@ import textwrap
 
 import pytest
 
+from resilient.errors import CircuitOpen
 from resilient.observe import Timeline, listening, record_timeline, timeline_of
 from resilient.observe.events import (
     AttemptFinished,
@@ -17,9 +18,10 @@ from resilient.observe.events import (
     RetryStopped,
     TimedOut,
 )
-from resilient.observe.timeline import attach
+from resilient.observe.timeline import TimelineStatistics, attach
 from resilient.outcome import SUCCESS, Health, Kind, Verdict
 from resilient.strategies.backoff import Constant
+from resilient.strategies.circuit_breaker import CircuitBreaker
 from resilient.strategies.retry import Retry
 from resilient.strategies.timeout import Timeout
 
@@ -76,6 +78,48 @@ async def test_a_timeline_is_bounded() -> None:
     assert len(timeline.events) == 3
     assert timeline.dropped == 5
     assert repr(timeline) == "<Timeline: 3 events, 2 attempts, 5 dropped>"
+
+
+async def test_statistics_of_a_timeline_sum_up_its_calls() -> None:
+    """Attempts, waits and refusals are added up; the last error is told even where a later attempt worked."""
+    outcomes = iter([ConnectionError(), "value"])
+
+    async def recover() -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    with record_timeline() as timeline:
+        await RETRY.call(recover)
+        recovered = timeline.statistics()
+        with pytest.raises(CircuitOpen):
+            await CircuitBreaker(initial="isolated").call(succeed)
+
+    assert recovered == TimelineStatistics(
+        calls=1, attempts=2, retries=1, rejections=0, total_delay=1.0, success=True, last_error="ConnectionError"
+    )
+    assert timeline.statistics() == TimelineStatistics(
+        calls=2, attempts=2, retries=1, rejections=1, total_delay=1.0, success=False, last_error="ConnectionError"
+    )
+
+
+async def test_statistics_of_what_led_to_an_exception() -> None:
+    """The record that an exception carries has no end of its call: its last attempt decides."""
+    with pytest.raises(ConnectionError) as raised:
+        await RETRY.call(fail)
+    timeline = timeline_of(raised.value)
+    assert timeline is not None
+    seen = timeline.statistics()
+
+    assert (seen.attempts, seen.total_delay, seen.success) == (3, 2.0, False)
+
+
+def test_an_empty_timeline_counts_nothing() -> None:
+    """Neither success nor error."""
+    seen = Timeline().statistics()
+
+    assert (seen.attempts, seen.success, seen.last_error) == (0, False, "")
 
 
 async def test_a_timeline_is_a_listener() -> None:

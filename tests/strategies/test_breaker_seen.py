@@ -11,6 +11,8 @@ from resilient.errors import CircuitOpen
 from resilient.observe.events import BreakerStateChanged, CallRejected, Event
 from resilient.observe.listeners import listening
 from resilient.pipeline import Pipeline
+from resilient.strategies.timeout import Timeout
+from resilient.strategies.windows import CountWindow
 from strategies.breakers import Down, breaker, changes, fail, good, opened
 
 pytestmark = pytest.mark.anyio
@@ -187,6 +189,47 @@ async def test_statistics_of_a_new_breaker_are_those_of_a_healthy_one() -> None:
 
     assert (seen.failure_rate, seen.success_rate, seen.slow_rate, seen.is_healthy) == (0.0, 1.0, 0.0, True)
     assert (seen.last_failure, seen.last_failure_ago) == (None, None)
+
+
+@pytest.mark.parametrize("window", [10.0, CountWindow(2)], ids=["time", "count"])
+async def test_totals_outlive_the_window_and_the_state(window: float | CountWindow) -> None:
+    """What grew old, tripped it, or came from a probe still counts in all; a reset forgets it."""
+    gate = breaker(name="totals", window=window, minimum_calls=2, consecutive_failures=2, failure_rate=None)
+    await gate.call(good)
+    await anyio.sleep(20)
+    await fail(gate, 2)
+    await anyio.sleep(6)
+    await gate.call(good)  # the probe, which closes it
+    await gate.call(good)
+    seen = gate.statistics()
+    gate.reset()
+
+    assert seen.calls == 1
+    assert (seen.total_calls, seen.total_successes, seen.total_failures) == (5, 3, 2)
+    assert gate.statistics().total_calls == 0
+
+
+async def test_timeouts_are_counted_among_the_failures() -> None:
+    """Those of a `Timeout` further in, and any other `TimeoutError`, whoever says what a failure is."""
+    gates = [breaker(), breaker(on=OSError)]
+
+    async def stuck() -> None:
+        raise TimeoutError
+
+    for gate in gates:
+        with pytest.raises(TimeoutError):
+            await Pipeline(gate, Timeout(1)).call(anyio.sleep_forever)
+        with pytest.raises(TimeoutError):
+            await gate.call(stuck)
+        with contextlib.suppress(OSError):
+            await gate.call(refuse)
+
+    assert [gate.statistics().total_timeouts for gate in gates] == [2, 2]
+    assert [gate.statistics().total_failures for gate in gates] == [3, 3]
+
+
+async def refuse() -> None:
+    raise ConnectionRefusedError
 
 
 async def test_statistics_of_an_open_breaker() -> None:
