@@ -4,6 +4,7 @@ import textwrap
 
 import pytest
 
+from helpers import Script
 from resilient.errors import CircuitOpen
 from resilient.observe import Timeline, listening, record_timeline, timeline_of
 from resilient.observe.events import (
@@ -82,16 +83,8 @@ async def test_a_timeline_is_bounded() -> None:
 
 async def test_statistics_of_a_timeline_sum_up_its_calls() -> None:
     """Attempts, waits and refusals are added up; the last error is told even where a later attempt worked."""
-    outcomes = iter([ConnectionError(), "value"])
-
-    async def recover() -> str:
-        outcome = next(outcomes)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
     with record_timeline() as timeline:
-        await RETRY.call(recover)
+        await RETRY.call(Script(ConnectionError(), "value"))
         recovered = timeline.statistics()
         with pytest.raises(CircuitOpen):
             await CircuitBreaker(initial="isolated").call(succeed)
