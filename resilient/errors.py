@@ -4,22 +4,35 @@
     ├── Rejected                 a strategy refused to run the callee: nothing was sent
     │   ├── CircuitOpen          the breaker is open, isolated, or has all its probes out
     │   ├── BulkheadFull         no permit is free, and none came free in time
-    │   └── RateLimited          no token is there, and none will be in time
+    │   ├── RateLimited          no token is there, and none will be in time
+    │   ├── NoPolicy             there is no policy for the key, and calls without one are not allowed
+    │   ├── NoClassifier         the policy names a classifier that is not there
+    │   └── BudgetDenied         the policy names a budget that is not there
     ├── TimeoutExceeded          a `Timeout` cut the call off (also a `TimeoutError`)
     │   └── DeadlineExceeded     the deadline of the call, or of a `deadline()` block, has passed
-    └── RetryableError           raised by a callee to say: trying again may help
+    ├── RetryableError           raised by a callee to say: trying again may help
+    ├── ProviderError            a provider could not find out which policy is valid
+    │   └── PolicyNotFound       it has none for the key
+    └── InvalidPolicy            a document is no policy; it lists everything that is wrong (also a `ValueError`)
 
 The arguments of each class are positional: `BaseException` keeps them, so instances can be pickled and copied.
 A callee's own exceptions are never wrapped: after the last attempt the same object surfaces.
 Errors carry data; the message is made from it when somebody reads it.
 """
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 __all__ = (
+    "BudgetDenied",
     "BulkheadFull",
     "CircuitOpen",
     "DeadlineExceeded",
+    "InvalidPolicy",
+    "NoClassifier",
+    "NoPolicy",
+    "PolicyNotFound",
+    "ProviderError",
     "RateLimited",
     "Rejected",
     "ResilienceError",
@@ -130,6 +143,54 @@ class RateLimited(Rejected):
         return "the rate limit is reached, the call was not sent"
 
 
+class NoPolicy(Rejected):
+    """There is no policy for the key, and the executor was told to deny such calls (`missing_policy="deny"`).
+
+    `__cause__` is what the provider said, where it could not be asked.
+    """
+
+    reason: ClassVar[str] = "no_policy"
+
+    def _why(self) -> str:
+        return "there is no policy, the call was not sent; give the provider one, or say missing_policy='fallback'"
+
+
+class NoClassifier(Rejected):
+    """The policy names a classifier that is not registered, and the executor was told to deny such calls.
+
+    Attributes:
+        name: the name that the policy gives.
+
+    """
+
+    reason: ClassVar[str] = "classifier_not_found"
+
+    def __init__(self, strategy: str = "", retry_after: float | None = None, name: str = "") -> None:
+        super().__init__(strategy, retry_after)
+        self.name = name
+
+    def _why(self) -> str:
+        return f"the classifier {self.name!r} is not registered, the call was not sent; pass classifiers={{{self.name!r}: ...}}"
+
+
+class BudgetDenied(Rejected):
+    """The policy names a budget that is not registered: without it retries and hedges would be paid for by nobody.
+
+    Attributes:
+        name: the name that the policy gives.
+
+    """
+
+    reason: ClassVar[str] = "budget_not_found"
+
+    def __init__(self, strategy: str = "", retry_after: float | None = None, name: str = "") -> None:
+        super().__init__(strategy, retry_after)
+        self.name = name
+
+    def _why(self) -> str:
+        return f"the budget {self.name!r} is not registered, the call was not sent; pass budgets={{{self.name!r}: RetryBudget()}}"
+
+
 class TimeoutExceeded(ResilienceError, TimeoutError):
     """A `Timeout` cut the call off.
 
@@ -177,3 +238,66 @@ class RetryableError(ResilienceError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class ProviderError(ResilienceError):
+    """A provider of policies could not find out which policy is valid.
+
+    Attributes:
+        key: the key that was asked for, or "".
+        why: what went wrong.
+        kind: the stable code: `provider_unavailable` (default) or `policy_fetch_failed`; `policy_not_found` of its subclass.
+
+    """
+
+    def __init__(self, key: str = "", why: str = "the provider cannot be reached", kind: str = "provider_unavailable") -> None:
+        super().__init__(key, why, kind)
+        self.key = key
+        self.why = why
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return f"policy of {str(self.key)!r}: {self.why}" if self.key else self.why
+
+
+class PolicyNotFound(ProviderError):
+    """The provider has no policy for the key."""
+
+    def __init__(self, key: str = "", why: str = "there is none", kind: str = "policy_not_found") -> None:
+        super().__init__(key, why, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong in a document.
+
+    Attributes:
+        path: where: names and, in lists, numbers from 0.
+        message: what, and what to write instead.
+
+    """
+
+    path: tuple[str | int, ...]
+    message: str
+
+    def __str__(self) -> str:
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)[1:]
+        return f"{where}: {self.message}" if where else self.message
+
+
+class InvalidPolicy(ResilienceError, ValueError):
+    """A document is no policy.
+
+    Attributes:
+        problems: everything that is wrong, in the order of the document.
+
+    """
+
+    def __init__(self, problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return str(self.problems[0])
+        return "\n".join((f"{len(self.problems)} problems:", *(f"  {problem}" for problem in self.problems)))

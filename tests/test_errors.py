@@ -6,9 +6,16 @@ import pytest
 
 from resilient import errors
 from resilient.errors import (
+    BudgetDenied,
     BulkheadFull,
     CircuitOpen,
     DeadlineExceeded,
+    InvalidPolicy,
+    NoClassifier,
+    NoPolicy,
+    PolicyNotFound,
+    Problem,
+    ProviderError,
     RateLimited,
     Rejected,
     ResilienceError,
@@ -24,6 +31,14 @@ SAMPLES = [
     TimeoutExceeded(2.0),
     DeadlineExceeded(3.0),
     RetryableError("busy", 4.0),
+    NoPolicy("resilience"),
+    NoClassifier("resilience", None, "mine"),
+    BudgetDenied("resilience", None, "shared"),
+    ProviderError("svc.Get", "no answer", "policy_fetch_failed"),
+    ProviderError(),
+    PolicyNotFound("svc.Get"),
+    InvalidPolicy((Problem(("retry", "attempts"), "too many"),)),
+    InvalidPolicy((Problem(("hosts", 0), "wrong"), Problem((), "empty"))),
 ]
 
 

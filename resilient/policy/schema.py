@@ -6,7 +6,7 @@ a breaker by accident.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from resilient._arguments import Duration
@@ -23,7 +23,7 @@ from resilient.strategies.rate_limit import TokenBucket
 from resilient.strategies.retry import Retry
 from resilient.strategies.timeout import Timeout
 
-__all__ = ("Policy",)
+__all__ = ("Normalisation", "Policy")
 
 _KINDS: Final[dict[str, type[Strategy]]] = {
     "fallback": Fallback,
@@ -38,6 +38,23 @@ _KINDS: Final[dict[str, type[Strategy]]] = {
 nothing is held while a retry sleeps."""
 
 
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """What was done to values of a document that were out of bounds.
+
+    Attributes:
+        fields: the paths of the values that were changed, e.g. `"retry.attempts"`, in the order of the document.
+
+    """
+
+    fields: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Whether any value was changed."""
+        return bool(self.fields)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """A bundle of strategy settings. What is None is left out.
@@ -50,6 +67,10 @@ class Policy:
         circuit_breaker: when to stop calling a service that is unwell.
         bulkhead: how many calls at a time.
         attempt_timeout: seconds for each attempt; the attempt is cut off. As `timeout`.
+        id: what it is called in events, e.g. a version.
+        source: where it comes from: `"code"`, `"static"`, `"file"`, `"remote"`, `"lkg"` (the last one known to be good), or
+            `"default"`. It is set by providers, and no part of what makes two policies equal.
+        normalisation: which values of a document were brought into bounds. As `source`.
 
     Raises:
         TypeError: a strategy stands in the place of another one.
@@ -63,6 +84,9 @@ class Policy:
     circuit_breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | None = None
     attempt_timeout: Timeout | Duration | None = None
+    id: str = ""
+    source: str = field(default="code", compare=False, repr=False)
+    normalisation: Normalisation = field(default=Normalisation(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
