@@ -11,6 +11,7 @@ from resilient.pipeline import Pipeline
 from resilient.strategies.base import Strategy
 from resilient.strategies.budget import RetryBudget
 from resilient.strategies.bulkhead import Bulkhead
+from resilient.strategies.chaos import Chaos
 from resilient.strategies.circuit_breaker import CircuitBreaker
 from resilient.strategies.fallback import Fallback
 from resilient.strategies.rate_limit import TokenBucket
@@ -71,6 +72,13 @@ SUBJECTS = [
     ),
     Subject("Timeout", lambda: Timeout(5), nothing, lambda: Timeout(-1), "seconds=-1"),
     Subject("Fallback", lambda: Fallback(None, on=LookupError), nothing, Fallback, "give either a value"),
+    Subject(
+        "Chaos",
+        lambda: Chaos(fault=Failure, fault_rate=0, enabled=True),
+        itself,
+        lambda: Chaos(fault=Failure, fault_rate=2),
+        "fault_rate=2",
+    ),
     Subject("CircuitBreaker", CircuitBreaker, itself, lambda: CircuitBreaker(failure_rate=2), "failure_rate=2"),
     Subject("Bulkhead", lambda: Bulkhead(1, max_queue=100), itself, lambda: Bulkhead(0), "max_concurrent=0"),
     Subject("TokenBucket", lambda: TokenBucket(1), itself, lambda: TokenBucket(0), "rate=0"),

@@ -82,6 +82,7 @@ async def test_it_wraps_methods_and_generators(subject: Subject) -> None:
     RetryBudget="what it pays is taken and given back by `Retry`",
     Timeout=NO_PERMITS,
     Fallback=NO_PERMITS,
+    Chaos=NO_PERMITS,
     Pipeline="its gates are taken by hand one by one",
 )
 async def test_its_permit_can_be_taken_by_hand(subject: Subject) -> None:
@@ -104,7 +105,7 @@ async def test_its_permit_can_be_taken_by_hand(subject: Subject) -> None:
 # Every way out
 
 
-permits_only = every_strategy(Retry=NO_PERMITS, RetryBudget=NO_PERMITS, Timeout=NO_PERMITS, Fallback=NO_PERMITS)
+permits_only = every_strategy(Retry=NO_PERMITS, RetryBudget=NO_PERMITS, Timeout=NO_PERMITS, Fallback=NO_PERMITS, Chaos=NO_PERMITS)
 
 
 @permits_only
@@ -194,6 +195,7 @@ def learned(part: Any) -> tuple[Any, ...]:
     RetryBudget="it is asked, and never waits",
     Timeout="it is what ends the wait of others",
     Fallback=NO_WAITS,
+    Chaos="its latency plays a slow callee, which knows no deadline",
     CircuitBreaker=NO_WAITS,
 )
 async def test_it_does_not_wait_beyond_the_deadline(subject: Subject) -> None:

@@ -18,6 +18,7 @@ __all__ = (
     "BudgetDecision",
     "CallFinished",
     "CallRejected",
+    "ChaosInjected",
     "Event",
     "FallbackUsed",
     "RetryScheduled",
@@ -176,6 +177,26 @@ class FallbackUsed(Event):
 
     verdict: Verdict
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChaosInjected(Event):
+    """Chaos hit a call: what follows is not the callee's own doing.
+
+    Attributes:
+        strategy: its name.
+        kind: what was injected.
+        seconds: how long the call is made to wait, where that is what was injected; else 0.0.
+        error: the type of the injected exception, or "".
+        nth: which injection of this strategy it is.
+
+    """
+
+    strategy: str
+    kind: Literal["fault", "latency", "outcome"]
+    seconds: float = 0.0
+    error: str = ""
+    nth: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

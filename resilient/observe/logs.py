@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, get_args
 from resilient.observe.events import (
     BreakerStateChanged,
     CallRejected,
+    ChaosInjected,
     Event,
     FallbackUsed,
     RetryScheduled,
@@ -30,7 +31,9 @@ __all__ = ("Level", "Line", "configure_logging", "log_event")
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
-Line = Literal["breaker_state_changed", "call_rejected", "fallback_used", "retry_scheduled", "retry_stopped", "timed_out"]
+Line = Literal[
+    "breaker_state_changed", "call_rejected", "chaos_injected", "fallback_used", "retry_scheduled", "retry_stopped", "timed_out"
+]
 """The lines that there are, without the prefix `resilient.` that each has in the log."""
 
 Fields = dict[str, Any]
@@ -159,11 +162,18 @@ def _fallback_used(event: FallbackUsed) -> Fields:
     return {"reason": event.verdict.reason, "error": event.error}
 
 
+def _chaos_injected(event: ChaosInjected) -> Fields | None:
+    if event.nth > 1:  # that it is on is what an operator must see
+        return None
+    return {"strategy": event.strategy, "kind": event.kind, "seconds": event.seconds or None, "error": event.error}
+
+
 _LINES: Final[Mapping[type[Event], tuple[Line, Callable[[Any], Fields | None]]]] = {
     RetryScheduled: ("retry_scheduled", _retry_scheduled),
     RetryStopped: ("retry_stopped", _retry_stopped),
     CallRejected: ("call_rejected", _call_rejected),
     BreakerStateChanged: ("breaker_state_changed", _breaker_state_changed),
+    ChaosInjected: ("chaos_injected", _chaos_injected),
     TimedOut: ("timed_out", _timed_out),
     FallbackUsed: ("fallback_used", _fallback_used),
 }

@@ -14,6 +14,7 @@ from resilient.observe.events import (
     BreakerStateChanged,
     CallFinished,
     CallRejected,
+    ChaosInjected,
     Event,
     FallbackUsed,
     RetryScheduled,
@@ -103,6 +104,9 @@ def _row(event: Event, events: list[Event], over: float) -> _Row | None:  # noqa
             return _Row(event.at, event.at, "breaker", safe_text(f"{event.old} → {event.new}, {event.why}{watching}"))
         case TimedOut():
             return _Row(event.at, event.at, "timeout", f"limit {milliseconds(event.seconds)}")
+        case ChaosInjected():
+            what = f"latency of {milliseconds(event.seconds)}" if event.kind == "latency" else f"{event.kind} {event.error}"
+            return _Row(event.at, event.at, "chaos", safe_text(f"{what.rstrip()} by {event.strategy}"))
         case FallbackUsed():
             return _Row(event.at, event.at, "fallback", f"instead of {_outcome(event.verdict.reason, event.error)}")
         case _:

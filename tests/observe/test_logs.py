@@ -16,6 +16,7 @@ from resilient.observe.events import (
     AttemptFinished,
     BreakerStateChanged,
     CallRejected,
+    ChaosInjected,
     Event,
     FallbackUsed,
     RetryScheduled,
@@ -105,6 +106,14 @@ def test_a_retry_is_one_line_that_says_everything(caplog: pytest.LogCaptureFixtu
         (
             TimedOut(at=0.0, key="api", call_id=1, seconds=2.0),
             "resilient.timed_out key=api seconds=2.0 call_id=1",
+        ),
+        (
+            ChaosInjected(at=0.0, key="api", call_id=1, strategy="chaos", kind="latency", seconds=2.0),
+            "resilient.chaos_injected key=api strategy=chaos kind=latency seconds=2.0 call_id=1",
+        ),
+        (
+            ChaosInjected(at=0.0, key="api", call_id=1, strategy="chaos", kind="fault", error="OSError"),
+            "resilient.chaos_injected key=api strategy=chaos kind=fault error=OSError call_id=1",
         ),
         (
             FallbackUsed(at=0.0, key="api", call_id=1, verdict=LOST, error="ReadError"),

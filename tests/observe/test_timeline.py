@@ -13,6 +13,7 @@ from resilient.observe.events import (
     BudgetDecision,
     CallFinished,
     CallRejected,
+    ChaosInjected,
     Event,
     FallbackUsed,
     RetryScheduled,
@@ -290,6 +291,9 @@ def test_interventions_are_marks_where_they_happened() -> None:
         RetryScheduled(at=0.1, call_id=1, number=1, attempts=3, verdict=LOST, error="", delay=0.0, delay_source="none"),
         RetryStopped(at=0.2, call_id=1, attempts=1, reason="deadline", verdict=LOST),
         TimedOut(at=0.5, call_id=1, seconds=0.5),
+        ChaosInjected(at=0.5, call_id=1, strategy="chaos", kind="latency", seconds=2.0),
+        ChaosInjected(at=0.5, call_id=1, strategy="chaos", kind="fault", error="OSError"),
+        ChaosInjected(at=0.5, call_id=1, strategy="chaos", kind="outcome"),
         FallbackUsed(at=1.0, call_id=1, verdict=LOST, error="ReadError"),
         CallFinished(at=1.0, call_id=1, started=0.0, reason="success", attempts=0, degraded=True),
     )
@@ -301,6 +305,9 @@ def test_interventions_are_marks_where_they_happened() -> None:
            100.0 ms │ ▏        │ rejected             circuit_open by breaker
            200.0 ms │  ▏       │ stopped              deadline
            500.0 ms │     ▏    │ timeout              limit 500.0 ms
+           500.0 ms │     ▏    │ chaos                latency of 2000.0 ms by chaos
+           500.0 ms │     ▏    │ chaos                fault OSError by chaos
+           500.0 ms │     ▏    │ chaos                outcome by chaos
           1000.0 ms │         ▏│ fallback             instead of read_error ReadError
     """)
 
