@@ -20,6 +20,7 @@ A callee's own exceptions are never wrapped: after the last attempt the same obj
 Errors carry data; the message is made from it when somebody reads it.
 """
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -274,15 +275,28 @@ class Problem:
     Attributes:
         path: where: names and, in lists, numbers from 0.
         message: what, and what to write instead.
+        line: of the text that it was read from, from 1; None where that is not known.
 
     """
 
     path: tuple[str | int, ...]
     message: str
+    line: int | None = None
+
+    @property
+    def where(self) -> str:
+        """The path as text: `policies."user-service.GetUser".retry.attempts`."""
+        parts = (f"[{part}]" if isinstance(part, int) else f".{_quoted(part)}" for part in self.path)
+        return "".join(parts).removeprefix(".")
 
     def __str__(self) -> str:
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)[1:]
+        where = ": ".join(filter(None, (self.line and f"line {self.line}", self.where)))
         return f"{where}: {self.message}" if where else self.message
+
+
+def _quoted(name: str) -> str:
+    is_bare = name.isascii() and name.replace("-", "_").isidentifier()
+    return name if is_bare else json.dumps(name)
 
 
 class InvalidPolicy(ResilienceError, ValueError):
