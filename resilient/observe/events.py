@@ -201,18 +201,28 @@ class ChaosInjected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetDecision(Event):
-    """A retry budget was asked for a retry or a hedge.
+    """A budget was asked for a retry or a hedge.
 
     Attributes:
         allowed: its answer.
-        cost: what the retry costs.
+        cost: what the attempt costs.
         left: what remains, in retries.
+        budget: its name.
+        number: the attempt that it follows: 1 for the first one of the call.
+        kind: what it pays for: `"retry"` or `"hedge"`.
+        mode: `standard`, or how a budget is made up for that nobody has registered: `allow`, `allow_unsafe`.
+        reason: `allowed` or `budget_denied`.
 
     """
 
     allowed: bool
     cost: float
     left: float
+    budget: str = ""
+    number: int = 1
+    kind: AttemptKind = "retry"
+    mode: str = "standard"
+    reason: str = "allowed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

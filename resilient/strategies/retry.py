@@ -19,7 +19,7 @@ from resilient.observe.listeners import everywhere, here, sink
 from resilient.outcome import Classifier, Kind, On, retry_on
 from resilient.strategies.backoff import BackoffLike, Exponential, as_backoff
 from resilient.strategies.base import Inside, Step, Strategy
-from resilient.strategies.budget import RetryBudget
+from resilient.strategies.budget import Budget
 from resilient.strategies.lingering import Lingering
 from resilient.strategies.retry_loop import AttemptLoop, RetryLoop
 
@@ -53,7 +53,7 @@ class Retry(Strategy):
             retry's number, a list of seconds, or `ByVerdict`.
         timeout: seconds for all attempts and waits together, after which none is started (default none). It does not cut
             an attempt that runs: put a `Timeout` around for that.
-        budget: pays for retries, so that they cannot become a storm (default none).
+        budget: pays for retries, so that they cannot become a storm: `RetryBudget()`, or another one (default none).
         max_retry_after: the longest wait that a server may ask for, in seconds (default 60); a longer one ends the call
             at once. A hint is never shortened.
         dispose: called with a value that is retried away, sync or async; values that linger are discarded anyway.
@@ -71,7 +71,7 @@ class Retry(Strategy):
     attempts: int | None = 3
     backoff: BackoffLike = field(default_factory=Exponential)
     timeout: Duration | None = None
-    budget: RetryBudget | None = None
+    budget: Budget | None = None
     max_retry_after: Duration = 60.0
     dispose: Callable[[Any], object] | None = None
     random: Random = field(default=_random, repr=False, compare=False)
@@ -175,6 +175,10 @@ class Retry(Strategy):
                 value = await call(attempt)
             except Exception as caught:  # noqa: BLE001  as above
                 error = caught
+            except BaseException:
+                loop.attempt_ended(None)
+                raise
+            loop.attempt_ended(error)
 
     def _enter(self, attempt: Attempt, now: float) -> None:
         """A call begins: its window for attempts, and what it earns for the budget."""

@@ -71,8 +71,6 @@ class RetryLoop:
         """Seconds to wait before the next attempt, or None to stop. Tells what was decided."""
         now = clock.now()
         self._note_attempt(attempt, verdict, error, now)
-        if isinstance(error, Rejected):
-            self.give_back()  # what was paid for was not sent
         left = time_left(attempt.deadline)
         source: Source
         reason, delay, source = self._next(attempt, verdict, now, left)
@@ -172,6 +170,14 @@ class RetryLoop:
         spending, self._spending = self._spending, None
         if spending is not None:
             spending.refund(clock.now())
+
+    def attempt_ended(self, error: BaseException | None) -> None:
+        """The attempt that was paid for has ended: the payment is refunded where what it sent was refused."""
+        if isinstance(error, Rejected):
+            self.give_back()
+        elif self._spending is not None:
+            self._spending.release(clock.now())
+            self._spending = None
 
     def next_attempt(self, attempt: Attempt) -> Attempt:
         """The attempt that follows; its clock starts now."""
@@ -321,6 +327,7 @@ class AttemptBlock:
         attempt, watch, failed = self._attempt, self._attempt.watch, error is not None
         if watch is not None:
             tell_attempt_finished(attempt, watch, self._started, error, failed=failed)
+        self._loop.attempt_ended(error)
         if isinstance(error, Exception):
             self.delay = self._loop.end_block(attempt, error)
         if watch is not None and self.delay is None:
