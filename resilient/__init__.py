@@ -28,7 +28,7 @@ from resilient.strategies.backoff import Backoff, ByVerdict, Constant, Exponenti
 from resilient.strategies.base import Step, Strategy
 from resilient.strategies.budget import BudgetStatistics, RetryBudget
 from resilient.strategies.bulkhead import Bulkhead, BulkheadStatistics
-from resilient.strategies.chaos import Chaos
+from resilient.strategies.chaos import Chaos, ChaosStatistics
 from resilient.strategies.circuit_breaker import BreakerCounts, BreakerStatistics, CircuitBreaker
 from resilient.strategies.fallback import Fallback
 from resilient.strategies.gate import Gate, Permit
@@ -49,6 +49,7 @@ __all__ = (
     "BulkheadStatistics",
     "ByVerdict",
     "Chaos",
+    "ChaosStatistics",
     "CircuitBreaker",
     "CircuitOpen",
     "Classifier",

@@ -66,7 +66,7 @@ class Chaos(Strategy):
     Args:
         fault: what to raise: a type of exception that needs no arguments, or a function of the `Random` that makes an exception.
         fault_rate: the share of calls that it hits, 0 to 1; required with `fault`.
-        latency: seconds to wait before the call (float or `timedelta`), at least 0, or a function of the `Random` that gives them.
+        latency: seconds to wait before the call, at least 0 (float or `timedelta`), or a function of the `Random` giving them.
         latency_rate: the share of calls that it hits, 0 to 1; required with `latency`.
         outcome: what to return in place of the call: a value, or a function of the `Random` that makes one.
         outcome_rate: the share of calls that it hits, 0 to 1; required with `outcome`.

@@ -1,6 +1,6 @@
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from random import Random
 from typing import Any
 
@@ -26,6 +26,22 @@ pytestmark = pytest.mark.anyio
 
 def on(**settings: Any) -> Chaos:
     return Chaos(enabled=True, random=Random(1), **settings)
+
+
+def made_failure(_: Random) -> Failure:
+    return Failure("made")
+
+
+def made_value(_: Random) -> Any:
+    return "made"
+
+
+def three_seconds(random: Random) -> float:
+    return 3.0 * random.choice([1, 1])
+
+
+def minus_one(_: Random) -> float:
+    return -1.0
 
 
 # When it is on
@@ -80,7 +96,7 @@ async def test_a_fault_takes_the_place_of_the_call() -> None:
     """Each call has an exception of its own; the callee is not asked."""
     callee = Script("fresh")
     errors: list[Exception] = []
-    for fault in (Failure, lambda _: Failure("made")):
+    for fault in (Failure, made_failure):
         with pytest.raises(Failure) as caught:
             await on(fault=fault, fault_rate=1).call(callee)
         errors.append(caught.value)
@@ -93,7 +109,7 @@ async def test_latency_comes_before_the_call_which_is_then_made() -> None:
     """In seconds, or as a function of the `Random` says."""
     callee = Script("fresh")
     await on(latency=2, latency_rate=1).call(callee)
-    await on(latency=lambda random: 3 * random.choice([1, 1]), latency_rate=1).call(callee)
+    await on(latency=three_seconds, latency_rate=1).call(callee)
 
     assert callee.at == [2, 5]
 
@@ -101,7 +117,7 @@ async def test_latency_comes_before_the_call_which_is_then_made() -> None:
 async def test_an_outcome_takes_the_place_of_the_call() -> None:
     """A value, or what a function makes."""
     callee = Script("fresh")
-    values = [await on(outcome=outcome, outcome_rate=1).call(callee) for outcome in ("false", None, lambda _: "made")]
+    values = [await on(outcome=outcome, outcome_rate=1).call(callee) for outcome in ("false", None, made_value)]
 
     assert values == ["false", None, "made"]
     assert callee.calls == 0
@@ -150,8 +166,8 @@ async def test_the_same_seed_hits_the_same_calls() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fault": lambda _: "no error", "fault_rate": 1}, "gave 'no error': expected an exception"),
-        ({"latency": lambda _: -1.0, "latency_rate": 1}, "latency=-1.0 is out of range"),
+        ({"fault": made_value, "fault_rate": 1}, "gave 'made': expected an exception"),
+        ({"latency": minus_one, "latency_rate": 1}, "latency=-1.0 is out of range"),
     ],
 )
 async def test_a_function_that_gives_nonsense_is_named(settings: dict[str, Any], message: str) -> None:
@@ -205,7 +221,7 @@ async def test_an_async_generator_is_hit_when_it_is_opened() -> None:
     """Before its first item."""
 
     @on(latency=2, latency_rate=1)
-    async def pages() -> Any:
+    async def pages() -> AsyncIterator[int]:
         yield 1
         yield 2
 
@@ -220,7 +236,7 @@ async def test_what_was_injected_is_told() -> None:
     """Kind by kind, with the key of the call."""
     chaos = on(fault=Failure, fault_rate=1, latency=2, latency_rate=1, name="monkey")
     with record_timeline() as timeline, pytest.raises(Failure):
-        await Pipeline(chaos, key=lambda: "users").call(anyio.sleep)  # never reached
+        await Pipeline(chaos, key=lambda *_: "users").call(anyio.sleep, 0)
 
     told = [event for event in timeline.events if isinstance(event, ChaosInjected)]
     assert [(event.strategy, event.kind, event.seconds, event.error, event.key, event.nth) for event in told] == [
