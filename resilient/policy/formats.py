@@ -9,7 +9,7 @@ import bisect
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed does not know it
 from typing import Any, Final, Literal, NoReturn, cast
 
@@ -107,7 +107,7 @@ def _parts(value: Any) -> Iterable[tuple[str | int, Any]]:
     """The members of a table or of a list, by name or number."""
     if isinstance(value, dict):
         return cast("dict[str, Any]", value).items()
-    return tuple[tuple[int, Any], ...](enumerate(cast("Any", value))) if isinstance(value, list) else ()
+    return enumerate(cast("Sequence[Any]", value)) if isinstance(value, list) else ()
 
 
 # TOML
