@@ -21,12 +21,17 @@ __all__ = (
     "ChaosInjected",
     "Event",
     "FallbackUsed",
+    "HedgeFinished",
+    "HedgeResult",
+    "HedgeStarted",
+    "LimitChanged",
     "RetryScheduled",
     "RetryStopped",
     "TimedOut",
 )
 
 AttemptKind = Literal["original", "retry", "hedge", "transparent_retry"]
+HedgeResult = Literal["won", "lost", "failed", "denied", "suppressed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,7 @@ class AttemptFinished(Event):
     Attributes:
         number: 1 for the first attempt of the call.
         kind: why it was made.
+        hedge: 1, 2, ... for the hedges of an attempt, which share its number; else 0.
         started: when it began, in seconds on the clock.
         verdict: what its outcome means.
         error: the type of the exception, or "" where it returned.
@@ -63,6 +69,7 @@ class AttemptFinished(Event):
     started: float
     verdict: Verdict
     error: str = ""
+    hedge: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +158,67 @@ class BreakerStateChanged(Event):
     open_for: float | None = None
     rejections: int = 0
     monitor_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeStarted(Event):
+    """A further attempt was started while those before it were still out, or as soon as one had failed.
+
+    Attributes:
+        number: that of the attempt which it doubles.
+        hedge: which hedge of that attempt: 1, 2, ...
+        why: `delay`, or the reason code of the leg that failed.
+        after: seconds since the attempt began.
+        delay: seconds to wait for a leg before the next one.
+
+    """
+
+    number: int
+    hedge: int
+    why: str
+    after: float
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeFinished(Event):
+    """A hedge that was due has come to its end.
+
+    Attributes:
+        number: that of the attempt which it doubles.
+        hedge: which hedge of that attempt: 1, 2, ...
+        started: when it began, or would have begun, in seconds on the clock.
+        result: `won`; `lost`: another leg came first, or the call was cancelled; `failed`: as the callee said; `denied`: the
+            budget did not pay for it; `suppressed`: nothing was sent, because a gate had no permit at once, a breaker was not
+            closed, or the time was over.
+        why: the reason code of its outcome, or of what spoke against it; of one that lost `original_won`, `hedge_won` or
+            `cancelled`.
+
+    """
+
+    number: int
+    hedge: int
+    started: float
+    result: HedgeResult
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitChanged(Event):
+    """An adaptive limit or rate has moved. It is routine: made only while somebody listens.
+
+    Attributes:
+        strategy: its name.
+        old: the limit before: calls at a time, or calls in the `per` of a rate.
+        new: the limit now.
+        why: `room` (it has grown), `slower`, `drops`, `probe`, `probe_over`, or `throttled`.
+
+    """
+
+    strategy: str
+    old: float
+    new: float
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

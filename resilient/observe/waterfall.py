@@ -17,6 +17,9 @@ from resilient.observe.events import (
     ChaosInjected,
     Event,
     FallbackUsed,
+    HedgeFinished,
+    HedgeStarted,
+    LimitChanged,
     RetryScheduled,
     RetryStopped,
     TimedOut,
@@ -87,10 +90,11 @@ def _title(events: list[Event], finished: CallFinished | None) -> str:
     return f"call{key}: {result}, {made} attempt{'' if made == 1 else 's'}"
 
 
-def _row(event: Event, events: list[Event], over: float) -> _Row | None:  # noqa: PLR0911  one line a type of event
+def _row(event: Event, events: list[Event], over: float) -> _Row | None:  # noqa: C901, PLR0911  one line a type of event
     match event:
         case AttemptFinished():
             kind = f", {event.kind.replace('_', ' ')}" if event.kind in {"hedge", "transparent_retry"} else ""
+            kind += f" {event.hedge}" if event.hedge > 1 else ""
             detail = _outcome(event.verdict.reason, event.error)
             return _Row(event.started, event.at, f"attempt {event.number}{kind}", detail, _ATTEMPT)
         case RetryScheduled():
@@ -102,11 +106,18 @@ def _row(event: Event, events: list[Event], over: float) -> _Row | None:  # noqa
         case BreakerStateChanged():
             watching = " (monitor-only)" if event.monitor_only else ""
             return _Row(event.at, event.at, "breaker", safe_text(f"{event.old} → {event.new}, {event.why}{watching}"))
+        case LimitChanged():
+            return _Row(event.at, event.at, "limit", safe_text(f"{event.strategy} {event.old:g} → {event.new:g}, {event.why}"))
         case TimedOut():
             return _Row(event.at, event.at, "timeout", f"limit {milliseconds(event.seconds)}")
         case ChaosInjected():
             what = f"latency of {milliseconds(event.seconds)}" if event.kind == "latency" else f"{event.kind} {event.error}"
             return _Row(event.at, event.at, "chaos", safe_text(f"{what.rstrip()} by {event.strategy}"))
+        case HedgeStarted():
+            why = "no answer yet" if event.why == "delay" else event.why
+            return _Row(event.at, event.at, f"hedge {event.hedge}", safe_text(f"started: {why}"))
+        case HedgeFinished():
+            return _Row(event.at, event.at, f"hedge {event.hedge}", safe_text(f"{event.result}: {event.why}"))
         case FallbackUsed():
             return _Row(event.at, event.at, "fallback", f"instead of {_outcome(event.verdict.reason, event.error)}")
         case _:
