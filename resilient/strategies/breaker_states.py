@@ -296,7 +296,7 @@ class BreakerMachine(Gate):
 
     def __init__(self, settings: "BreakerSettings") -> None:
         super().__init__(settings.name)
-        self.settings = settings
+        self.settings: BreakerSettings = settings
         self.classifier = settings.classifier
         self.monitoring = settings.initial == "monitor_only"  # it only watches
         self.window: TimeCounts | RingCounts | None = None
@@ -327,6 +327,10 @@ class BreakerMachine(Gate):
     def ready_in(self, now: float) -> float:
         """Seconds for which it is known to refuse every call: infinity while it is isolated, 0.0 where a call may pass."""
         return 0.0 if self.monitoring else self.current.ready_in(now)
+
+    def is_calm(self, now: float) -> bool:
+        """Whether hedging is wise: while calls are refused, or a few are let through as probes, it is not."""
+        return self.monitoring or isinstance(self.current, (Closed, Disabled))
 
     def is_fresh(self, now: float) -> bool:
         """Whether it decides as a new one would: no permit is out, nothing is counted, `open_for` has not grown, and nobody

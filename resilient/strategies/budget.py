@@ -93,7 +93,7 @@ class Budget:
     """How it decides, for events: see `BudgetDecision`."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
 
     @abstractmethod
     def pay(self, now: float, *, throttled: bool = False, times: float = 1.0) -> tuple[Spending | None, float]:
@@ -119,8 +119,11 @@ class Budget:
         """Whether its state equals that of a new sibling, so that nothing is lost when it is forgotten."""
         raise NotImplementedError
 
-    def retune(self, template: Self) -> bool:
-        """Take over the settings of another one, and keep the state; False, and nothing is changed, where that cannot be."""
+    def retune(self, template: "Budget") -> bool:
+        """Take over the settings of another one, and keep the state; False, and nothing is changed, where that cannot be.
+
+        The default: it cannot be, and a new budget takes its place.
+        """
         return False
 
     def deposit(self, now: float) -> None:
@@ -245,8 +248,8 @@ class RetryBudget(Budget):
             name=self.name,
         )
 
-    def retune(self, template: Self) -> bool:
-        if template.window != self.window:
+    def retune(self, template: Budget) -> bool:
+        if not isinstance(template, RetryBudget) or template.window != self.window:
             return False
         self._refill(clock.now())
         self.name, self.ratio, self.floor = template.name, template.ratio, template.floor
@@ -328,7 +331,9 @@ class TokenBudget(Budget):
     def is_fresh(self, now: float) -> bool:
         return self.left(now) >= self.capacity
 
-    def retune(self, template: Self) -> bool:
+    def retune(self, template: Budget) -> bool:
+        if not isinstance(template, TokenBudget):
+            return False
         self._tokens = min(self.left(clock.now()), template.capacity)
         self.name, self.capacity, self.refill = template.name, template.capacity, template.refill
         return True
@@ -362,9 +367,9 @@ class UnlimitedBudget(Budget):
     def is_fresh(self, now: float) -> bool:
         return True
 
-    def retune(self, template: Self) -> bool:
+    def retune(self, template: Budget) -> bool:
         self.name = template.name
-        return True
+        return isinstance(template, UnlimitedBudget)
 
     def __repr__(self) -> str:
         return f"<UnlimitedBudget {self.name!r}>"

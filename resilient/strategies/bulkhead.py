@@ -70,6 +70,12 @@ class Bulkhead(Slots):
     def is_fresh(self, now: float) -> bool:
         return not self._active
 
+    def retune(self, template: Self) -> bool:
+        self.name = template.name
+        self.max_queue, self.queue_timeout = template.max_queue, template.queue_timeout
+        self.resize(template.max_concurrent)
+        return True
+
     def statistics(self) -> BulkheadStatistics:
         """A snapshot."""
         return BulkheadStatistics(self._active, self._queued, self.max_concurrent, self.max_queue)

@@ -265,6 +265,23 @@ class CircuitBreaker(BreakerMachine):
         BreakerMachine.__init__(other, self.settings)
         return other
 
+    def retune(self, template: Self) -> bool:
+        """Take over the settings of `template`. The state stays: one that is open stays open, for as long as it was to be.
+
+        What was counted stays, unless the window is another one; that it opens for longer each time stays, unless `open_for` or
+        its like is another one. False where `initial` is another one: the wish to have it isolated, say.
+        """
+        old, new = self.settings, template.settings
+        if new.initial != old.initial:
+            return False
+        self.name = template.name
+        self.settings, self.classifier = new, new.classifier
+        if new.window != old.window:
+            self.window = None
+        if self.past is not None and _opening(new) != _opening(old):
+            self.past.next_open = new.open_for
+        return True
+
     @property
     def state(self) -> BreakerState:
         """The state now: `closed`, `open`, `half_open`, `isolated`, `disabled` or `monitor_only`. Asking changes nothing."""
@@ -332,6 +349,10 @@ class CircuitBreaker(BreakerMachine):
         }
         told = [seen.state, *([seen.would_be] if seen.would_be != seen.state else []), details.get(seen.would_be, "")]
         return f"<CircuitBreaker {self.name!r}: {', '.join(filter(None, told))}>"
+
+
+def _opening(settings: BreakerSettings) -> tuple[float, float, float]:
+    return settings.open_for, settings.open_for_factor, settings.open_for_max
 
 
 def _window(window: Duration | CountWindow, minimum_calls: int) -> float | CountWindow:

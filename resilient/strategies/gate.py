@@ -71,7 +71,7 @@ class Gate(Strategy):
     """What it refuses with."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
         self.outbox: list[Event] | None = None  # what happened inside, told by whoever drives the machine
 
     def leave(self, event: Event) -> None:
@@ -93,12 +93,24 @@ class Gate(Strategy):
     def is_fresh(self, now: float) -> bool:
         """Whether its state equals that of a new sibling, so that nothing is lost when it is forgotten."""
 
+    def retune(self, template: Any) -> bool:
+        """Take over the settings of `template`, a gate of the same class, and keep the state: what a reload asks for.
+
+        False, and nothing is changed, where the state would mean something else; a sibling of the template then takes its place.
+        The default is False.
+        """
+        return False
+
     def ready_in(self, now: float) -> float:
         """Seconds for which it is known to refuse every call: an open breaker does. Where callers may wait: 0.0.
 
         A retry asks before it waits, so as not to wait for a refusal. Asking changes nothing.
         """
         return 0.0
+
+    def is_calm(self, now: float) -> bool:
+        """Whether it is wise to send a hedge through: a breaker that is not closed says no. Asking changes nothing."""
+        return True
 
     def refuse(self, now: float) -> Rejected:
         """The rejection for a caller that will not wait. `now` is the time of the decision."""
@@ -233,6 +245,8 @@ async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
         for gate in gates:
             permit = gate.admit(started)
             if permit is None:
+                if attempt is not None and attempt.kind == "hedge":
+                    raise gate.refuse(started)  # a hedge never waits: the leg that it doubles is on its way
                 permit = await gate.wait(attempt.deadline if attempt is not None else math.inf)
                 started = clock.now()
             held.append(permit)
@@ -242,7 +256,7 @@ async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
         return outcome  # noqa: TRY300  permits are settled in `finally`, once for every way out
     except BaseException as error:
         failed, outcome = True, error
-        if len(held) < len(gates) and isinstance(error, Rejected):
+        if len(held) < len(gates) and isinstance(error, Rejected) and (attempt is None or attempt.kind != "hedge"):
             happened = True
             leave_rejection(gates[len(held)], error, attempt)
         raise

@@ -36,9 +36,9 @@ class Slots(Gate):
 
     def __init__(self, name: str, max_concurrent: int, max_queue: int, queue_timeout: Duration | None) -> None:
         super().__init__(name)
-        self.max_concurrent = max_concurrent
-        self.max_queue = integer("max_queue", max_queue, at_least=0)
-        self.queue_timeout = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
+        self.max_concurrent: int = max_concurrent
+        self.max_queue: int = integer("max_queue", max_queue, at_least=0)
+        self.queue_timeout: float | None = None if queue_timeout is None else seconds("queue_timeout", queue_timeout)
         if queue_timeout is not None and not max_queue:
             msg = f"queue_timeout={queue_timeout!r} has no effect without a queue: give max_queue too, e.g. max_queue=100"
             raise ValueError(msg)

@@ -116,6 +116,12 @@ def test_a_share_is_retuned() -> None:
     assert budget.window == 10
 
 
+def test_a_budget_of_another_kind_is_no_template() -> None:
+    """Its state would mean something else."""
+    for budget in (RetryBudget(), TokenBudget(1), UnlimitedBudget()):
+        assert not budget.retune(Loan())
+
+
 # A budget of one's own
 
 
