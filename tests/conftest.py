@@ -15,11 +15,16 @@ Other fixtures: `anyio_backend_name` ("asyncio" or "trio") is anyio's own. `test
 several files share are plain modules there.
 
 After each test what is shared by the whole process must be as it was: clock, switches, listeners.
+
+A bare `pytest` runs in as many processes as there are processors, at most four (pytest-xdist). A choice of tests runs in one
+process, and so does `coverage run -m pytest`; `pytest -n 0` asks for it.
 """
 
 import asyncio
 import asyncio.constants
 import functools
+import gc
+import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -45,6 +50,19 @@ traceback.extract_stack.__defaults__ = (None, 0)
 # The same examples each time, and no stop-watch: what fails once fails again, on a busy machine too.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Several processes pay for the whole suite only: each of them imports everything and collects all tests."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
+    measured = "coverage" in sys.modules  # `coverage run` sees its own process only
+    return min(os.cpu_count() or 1, 4) if whole and not measured else 0
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests, which stay, are nothing that the garbage collector needs to look at again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

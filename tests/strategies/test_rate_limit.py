@@ -164,7 +164,7 @@ async def test_an_empty_bucket_is_not_forgotten_by_a_keyed_one() -> None:
 
 # -- exactness
 
-unhurried = settings(deadline=None, max_examples=200)
+unhurried = settings(deadline=None, max_examples=100)
 whole = st.integers(1, 10**6)
 rates = st.one_of(whole.map(float), st.floats(0.01, 10_000, allow_nan=False), st.sampled_from([0.1, 1 / 3, 2.5, 1e-3, 99.99]))
 gaps = st.one_of(st.just(0), st.integers(0, 10**4), st.integers(0, 5 * 10**9))

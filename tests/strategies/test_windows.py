@@ -112,7 +112,7 @@ def test_a_time_window_is_small_however_many_calls_it_counts() -> None:
     finally:
         tracemalloc.stop()
 
-    assert used <= 800
+    assert used <= 1000
 
 
 def test_a_time_window_is_fresh_until_it_counts_and_when_all_has_expired() -> None:
