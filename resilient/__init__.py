@@ -32,6 +32,8 @@ from resilient.strategies.chaos import Chaos, ChaosStatistics
 from resilient.strategies.circuit_breaker import BreakerCounts, BreakerStatistics, CircuitBreaker
 from resilient.strategies.fallback import Fallback
 from resilient.strategies.gate import Gate, Permit
+from resilient.strategies.hedge import Hedge, HedgeStatistics
+from resilient.strategies.latency import FixedDelay, Latency, Percentile, Trigger
 from resilient.strategies.lingering import Lingering
 from resilient.strategies.rate_limit import TokenBucket, TokenBucketStatistics
 from resilient.strategies.retry import Retry
@@ -61,14 +63,19 @@ __all__ = (
     "Exponential",
     "Fallback",
     "Fibonacci",
+    "FixedDelay",
     "Gate",
     "Health",
+    "Hedge",
+    "HedgeStatistics",
     "Keyed",
     "Kind",
+    "Latency",
     "Linear",
     "Lingering",
     "Listener",
     "Outcome",
+    "Percentile",
     "Permit",
     "Pipeline",
     "Policy",
@@ -86,6 +93,7 @@ __all__ = (
     "TimeoutExceeded",
     "TokenBucket",
     "TokenBucketStatistics",
+    "Trigger",
     "Verdict",
     "add_listener",
     "configure_logging",

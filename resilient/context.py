@@ -66,11 +66,13 @@ class Attempt:
         fn: the callee, with its `args` and `kwargs`.
         number: 1 for the first attempt of a call.
         kind: `"original"`, `"retry"`, `"hedge"` or `"transparent_retry"`.
+        hedge: 1, 2, ... for the hedges of an attempt, which share its number; 0 for all others.
         key: the key of the call, or None.
         deadline: when the call must be done, on the clock of `resilient.clock`; infinity where it has no such limit.
         limit: how many attempts a `Retry` may make for this call, in place of its own `attempts`; None for those.
         classifier: says what outcomes mean where a strategy has no classifier of its own, or None.
         siblings: for each keyed pipeline around, its templates and what takes their places for this call's key.
+        earned: the budget that heard of this call's first attempt already: those who share it do not tell it twice.
 
     """
 
@@ -80,7 +82,9 @@ class Attempt:
         "call_id",
         "classifier",
         "deadline",
+        "earned",
         "fn",
+        "hedge",
         "key",
         "kind",
         "kwargs",
@@ -97,11 +101,13 @@ class Attempt:
         self.kwargs = kwargs
         self.number = 1
         self.kind: AttemptKind = "original"
+        self.hedge = 0
         self.key: str | None = None
         self.deadline = math.inf
         self.limit: int | None = None
         self.classifier: Classifier | None = None
         self.siblings: tuple[tuple[tuple[Any, ...], tuple[Any, ...]], ...] = ()
+        self.earned: object = None
         self.watch: Watch | None = None
         self.call_id = 0
         self.plain = True  # it has nothing to say, so it need not be the current one
@@ -159,7 +165,8 @@ class Attempt:
 
     def __repr__(self) -> str:
         key = f" for {self.key!r}" if self.key is not None else ""
-        return f"<Attempt {self.number} ({self.kind}){key}>"
+        nth = f" {self.hedge}" if self.hedge else ""
+        return f"<Attempt {self.number} ({self.kind}{nth}){key}>"
 
 
 def make_current(attempt: Attempt | None) -> Attempt | None:
@@ -220,6 +227,7 @@ def tell_attempt_finished(attempt: Attempt, watch: Watch, started: float, outcom
             call_id=attempt.identify(),
             number=attempt.number,
             kind=attempt.kind,
+            hedge=attempt.hedge,
             started=started,
             verdict=attempt.verdict(outcome, error=failed),
             error=type(outcome).__name__ if failed else "",

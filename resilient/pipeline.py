@@ -15,6 +15,7 @@ from resilient.keyed import Siblings
 from resilient.outcome import Classifier
 from resilient.strategies.base import Inside, Step, Strategy
 from resilient.strategies.gate import Gate, guarded
+from resilient.strategies.hedge import Hedge
 
 __all__ = ("Pipeline",)
 
@@ -131,6 +132,7 @@ def _grouped(strategies: Sequence[Strategy]) -> list[Strategy | tuple[Gate, ...]
 
 
 def _templates(groups: Sequence[Strategy | tuple[Gate, ...]]) -> list[Any]:
-    """What has state of its own for each key: groups of gates, and budgets."""
-    budgets = [getattr(group, "budget", None) for group in groups]
-    return [group for group in groups if isinstance(group, tuple)] + [budget for budget in budgets if budget is not None]
+    """What has state of its own for each key: groups of gates, what hedges have learned, and budgets, which may be shared."""
+    states = [group.state for group in groups if isinstance(group, Hedge)]
+    budgets = {id(budget): budget for group in groups if (budget := getattr(group, "budget", None)) is not None}
+    return [*(group for group in groups if isinstance(group, tuple)), *states, *budgets.values()]

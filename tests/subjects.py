@@ -14,6 +14,7 @@ from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.chaos import Chaos
 from resilient.strategies.circuit_breaker import CircuitBreaker
 from resilient.strategies.fallback import Fallback
+from resilient.strategies.hedge import Hedge
 from resilient.strategies.rate_limit import TokenBucket
 from resilient.strategies.retry import Retry
 from resilient.strategies.timeout import Timeout
@@ -79,6 +80,7 @@ SUBJECTS = [
         lambda: Chaos(fault=Failure, fault_rate=2),
         "fault_rate=2",
     ),
+    Subject("Hedge", lambda: Hedge(5, on=Failure), itself, lambda: Hedge(-1), "delay=-1"),
     Subject("CircuitBreaker", CircuitBreaker, itself, lambda: CircuitBreaker(failure_rate=2), "failure_rate=2"),
     Subject("Bulkhead", lambda: Bulkhead(1, max_queue=100), itself, lambda: Bulkhead(0), "max_concurrent=0"),
     Subject("TokenBucket", lambda: TokenBucket(1), itself, lambda: TokenBucket(0), "rate=0"),

@@ -83,6 +83,7 @@ async def test_it_wraps_methods_and_generators(subject: Subject) -> None:
     Timeout=NO_PERMITS,
     Fallback=NO_PERMITS,
     Chaos=NO_PERMITS,
+    Hedge=NO_PERMITS,
     Pipeline="its gates are taken by hand one by one",
 )
 async def test_its_permit_can_be_taken_by_hand(subject: Subject) -> None:
@@ -105,7 +106,9 @@ async def test_its_permit_can_be_taken_by_hand(subject: Subject) -> None:
 # Every way out
 
 
-permits_only = every_strategy(Retry=NO_PERMITS, RetryBudget=NO_PERMITS, Timeout=NO_PERMITS, Fallback=NO_PERMITS, Chaos=NO_PERMITS)
+permits_only = every_strategy(
+    Retry=NO_PERMITS, RetryBudget=NO_PERMITS, Timeout=NO_PERMITS, Fallback=NO_PERMITS, Chaos=NO_PERMITS, Hedge=NO_PERMITS
+)
 
 
 @permits_only
@@ -195,6 +198,7 @@ def learned(part: Any) -> tuple[Any, ...]:
     RetryBudget="it is asked, and never waits",
     Timeout="it is what ends the wait of others",
     Fallback=NO_WAITS,
+    Hedge="while it waits for its turn, another leg runs: it holds nobody up",
     Chaos="its latency plays a slow callee, which knows no deadline",
     CircuitBreaker=NO_WAITS,
 )
@@ -436,11 +440,13 @@ async def test_the_origin_of_the_clock_does_not_matter(subject: Subject) -> None
     elapsed = anyio.current_time() - started
 
     expected = {"Retry": 1, "RetryBudget": 1, "TokenBucket": 3, "Pipeline": 4}
-    assert [kind for kind, _ in outcomes].count("error") == (1 if subject.name in {"Retry", "RetryBudget", "Pipeline"} else 2)
+    assert [kind for kind, _ in outcomes].count("error") == (
+        1 if subject.name in {"Retry", "RetryBudget", "Pipeline", "Hedge"} else 2
+    )
     assert elapsed == pytest.approx(expected.get(subject.name, 0))
 
 
-@every_strategy(Timeout="its cancel scope sets a timer: that is what it is")
+@every_strategy(Timeout="its cancel scope sets a timer: that is what it is", Hedge="its next leg waits for a timer")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_a_call_makes_no_task_and_sets_no_timer(subject: Subject) -> None:
     """A success on a loop that has nothing else to do leaves it with nothing to do."""

@@ -20,6 +20,11 @@ from resilient.observe.events import (
     ChaosInjected,
     Event,
     FallbackUsed,
+    HedgeFinished,
+    HedgeStarted,
+    PolicyRefused,
+    PolicyReloaded,
+    PolicyUnavailable,
     RetryScheduled,
     RetryStopped,
     TimedOut,
@@ -32,13 +37,26 @@ __all__ = ("Level", "Line", "configure_logging", "log_event")
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 Line = Literal[
-    "breaker_state_changed", "call_rejected", "chaos_injected", "fallback_used", "retry_scheduled", "retry_stopped", "timed_out"
+    "breaker_state_changed",
+    "call_rejected",
+    "chaos_injected",
+    "fallback_used",
+    "hedge_finished",
+    "hedge_started",
+    "policy_refused",
+    "policy_reloaded",
+    "policy_unavailable",
+    "retry_scheduled",
+    "retry_stopped",
+    "timed_out",
 ]
 """The lines that there are, without the prefix `resilient.` that each has in the log."""
 
 Fields = dict[str, Any]
 
 _DEFAULT: Final[Level] = "warning"
+_SILENT: Final = frozenset[Line]({"hedge_finished", "hedge_started"})
+"""Lines that are off by default: hedges are ordinary business, one call in twenty."""
 _levels: dict[str, Level | None] = {}
 _stdlib: Final = logging.getLogger("resilient")
 
@@ -48,14 +66,14 @@ def configure_logging(*, levels: Mapping[Line, Level | None] | None = None, enab
 
     Args:
         levels: the level of single lines, e.g. `{"retry_scheduled": "info", "timed_out": None}`; None switches a line off.
-            Every line that is not named is a `"warning"`.
+            Every line that is not named is a `"warning"`, but for those of hedges, which are off.
         enabled: False switches all lines off.
 
     Raises:
         ValueError: a line or a level that does not exist.
 
     """
-    chosen: dict[str, Level | None] = dict.fromkeys(get_args(Line), _DEFAULT)
+    chosen: dict[str, Level | None] = {line: None if line in _SILENT else _DEFAULT for line in get_args(Line)}
     for line, level in (levels or {}).items():
         _check("levels", line, get_args(Line))
         if level is not None:
@@ -168,6 +186,39 @@ def _chaos_injected(event: ChaosInjected) -> Fields | None:
     return {"strategy": event.strategy, "kind": event.kind, "seconds": event.seconds or None, "error": event.error}
 
 
+def _hedge_started(event: HedgeStarted) -> Fields:
+    return {"attempt": event.number, "hedge": event.hedge, "why": event.why, "after": event.after}
+
+
+def _hedge_finished(event: HedgeFinished) -> Fields:
+    return {"attempt": event.number, "hedge": event.hedge, "result": event.result, "why": event.why}
+
+
+def _policy_reloaded(event: PolicyReloaded) -> Fields:
+    return {
+        "provider": event.provider,
+        "origin": event.origin,
+        "source": event.source,
+        "version": event.version,
+        "policies": event.policies,
+        "clamped": event.clamped or None,
+    }
+
+
+def _policy_refused(event: PolicyRefused) -> Fields:
+    return {"provider": event.provider, "origin": event.origin, "why": event.why, "problems": event.problems}
+
+
+def _policy_unavailable(event: PolicyUnavailable) -> Fields:
+    return {
+        "provider": event.provider,
+        "origin": event.origin,
+        "why": event.why,
+        "serving": event.serving,
+        "retry_in": event.retry_in,
+    }
+
+
 _LINES: Final[Mapping[type[Event], tuple[Line, Callable[[Any], Fields | None]]]] = {
     RetryScheduled: ("retry_scheduled", _retry_scheduled),
     RetryStopped: ("retry_stopped", _retry_stopped),
@@ -176,6 +227,11 @@ _LINES: Final[Mapping[type[Event], tuple[Line, Callable[[Any], Fields | None]]]]
     ChaosInjected: ("chaos_injected", _chaos_injected),
     TimedOut: ("timed_out", _timed_out),
     FallbackUsed: ("fallback_used", _fallback_used),
+    HedgeStarted: ("hedge_started", _hedge_started),
+    HedgeFinished: ("hedge_finished", _hedge_finished),
+    PolicyReloaded: ("policy_reloaded", _policy_reloaded),
+    PolicyRefused: ("policy_refused", _policy_refused),
+    PolicyUnavailable: ("policy_unavailable", _policy_unavailable),
 }
 
 

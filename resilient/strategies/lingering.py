@@ -4,9 +4,11 @@ One small protocol serves all strategies. Permits that *linger* are settled when
 (it was retried away, it lost) is discarded. All mutable state: who wants to hear of the end, and whether it has come.
 """
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
-__all__ = ("Lingering",)
+__all__ = ("Lingering", "dispose_of")
 
 
 class Lingering:
@@ -43,3 +45,15 @@ class Lingering:
     async def discard(self) -> None:
         """End a value that nobody will use. It must be shielded from cancellation and bounded in time."""
         self.ended(GeneratorExit())
+
+
+async def dispose_of(value: Any, dispose: Callable[[Any], object] | None) -> None:
+    """Throw away a value that nobody will use: the user's own way, if there is one; one that lingers is discarded anyway."""
+    try:
+        if dispose is not None:
+            done = dispose(value)
+            if inspect.isawaitable(done):
+                await done
+    finally:
+        if isinstance(value, Lingering):
+            await value.discard()

@@ -5,7 +5,6 @@ loop decides synchronously (`decide`: from a verdict to "wait so long" or "stop,
 it sleeps and runs the next attempt outside of any `except` block. The same loop drives `async for attempt in retry`.
 """
 
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
@@ -20,7 +19,7 @@ from resilient.outcome import Classifier, Kind, On, retry_on
 from resilient.strategies.backoff import BackoffLike, Exponential, as_backoff
 from resilient.strategies.base import Inside, Step, Strategy
 from resilient.strategies.budget import Budget
-from resilient.strategies.lingering import Lingering
+from resilient.strategies.lingering import dispose_of
 from resilient.strategies.retry_loop import AttemptLoop, RetryLoop
 
 __all__ = ("Retry",)
@@ -164,7 +163,7 @@ class Retry(Strategy):
                 return loop.surface(value, error)
             try:
                 if error is None:
-                    await self._dispose_of(value)
+                    await dispose_of(value, self.dispose)
                 value = error = outcome = None
                 await clock.sleep(delay)
             except BaseException:
@@ -186,17 +185,8 @@ class Retry(Strategy):
             attempt.deadline = min(attempt.deadline, now + self.timeout)  # type: ignore[operator]  # a float
             attempt.plain = False
         if self.budget is not None:
-            attempt.sibling(self.budget).deposit(now)
-
-    async def _dispose_of(self, value: Any) -> None:
-        try:
-            if self.dispose is not None:
-                done = self.dispose(value)
-                if inspect.isawaitable(done):
-                    await done
-        finally:
-            if isinstance(value, Lingering):
-                await value.discard()
+            attempt.earned = budget = attempt.sibling(self.budget)
+            budget.deposit(now)
 
     def __aiter__(self) -> AttemptLoop:
         """`async for attempt in retry: with attempt: ...` tries the block again until it raises nothing to be retried.

@@ -33,6 +33,11 @@ _HOLDS_SCOPE: Final = (
     "consumer keep the time: `with anyio.fail_after(5): item = await anext(stream)`"
 )
 
+_BOUND_TO_TASK: Final = (
+    "{stream!r} keeps a cancel scope or a task group open across a `yield`, so it cannot be hedged: the scope belongs to the "
+    "task that opened it. Leave the scope before each `yield`, or take the Hedge off this generator"
+)
+
 
 def is_stream_function(fn: Callable[..., Any]) -> bool:
     """Whether calling it makes an async generator: a function, a method, a partial of one, or an object with such a call."""
@@ -95,7 +100,7 @@ class Stream(Lingering):
 
         """
         if self._holds_scope:
-            await self._refuse_scope()
+            await self._refuse_scope(_HOLDS_SCOPE)
         self._limiters.append(limiter)
         self._attempt = attempt
 
@@ -130,13 +135,23 @@ class Stream(Lingering):
         scope = _innermost_scope()
         item = await self._advance(sent, thrown)
         if _innermost_scope() is not scope:
-            await self._refuse_scope()
+            await self._refuse_scope(_HOLDS_SCOPE)
         return item
 
-    async def _refuse_scope(self) -> NoReturn:
+    async def check_movable(self) -> None:
+        """Call it in the task that opened the generator, before another one goes on with it.
+
+        Raises:
+            RuntimeError: the generator holds a cancel scope or task group of its own; it was closed.
+
+        """
+        if self._holds_scope:
+            await self._refuse_scope(_BOUND_TO_TASK)
+
+    async def _refuse_scope(self, message: str) -> NoReturn:
         """Close the generator where its scope is still the innermost one, which is the right order, and raise."""
         await self._close_unused()
-        raise RuntimeError(_HOLDS_SCOPE.format(stream=self))
+        raise RuntimeError(message.format(stream=self))
 
     async def aclose(self) -> None:
         """Close the generator. The stream has then ended, even if the generator's clean-up fails or is cancelled."""

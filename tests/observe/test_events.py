@@ -18,7 +18,7 @@ from resilient.strategies.timeout import Timeout
 
 pytestmark = pytest.mark.anyio
 
-ALL = [getattr(events, name) for name in events.__all__ if name not in {"AttemptKind", "Event"}]
+ALL = [getattr(events, name) for name in events.__all__ if name not in {"AttemptKind", "Event", "HedgeResult"}]
 
 
 def failing(times: int, error: Callable[[], Exception] = ConnectionError) -> Callable[[], Any]:
