@@ -14,11 +14,12 @@ from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.strategies.backoff import Exponential
 from resilient.strategies.base import Strategy
-from resilient.strategies.budget import RetryBudget
+from resilient.strategies.budget import Budget, RetryBudget
 from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.circuit_breaker import CircuitBreaker
 from resilient.strategies.fallback import Fallback
 from resilient.strategies.gate import Gate
+from resilient.strategies.hedge import Hedge
 from resilient.strategies.rate_limit import TokenBucket
 from resilient.strategies.retry import Retry
 from resilient.strategies.timeout import Timeout
@@ -29,6 +30,7 @@ _KINDS: Final[dict[str, type[Strategy]]] = {
     "fallback": Fallback,
     "timeout": Timeout,
     "retry": Retry,
+    "hedge": Hedge,
     "rate_limit": TokenBucket,
     "circuit_breaker": CircuitBreaker,
     "bulkhead": Bulkhead,
@@ -63,6 +65,7 @@ class Policy:
         fallback: what to give in place of a failed outcome.
         timeout: seconds for the whole call, waits included; the call is cut off. A number, a `timedelta` or a `Timeout`.
         retry: what to retry, and how. Without `on` it follows the classifier that the pipeline is given.
+        hedge: when to double an attempt that is slow. Its budget may be that of the retry: they stay one.
         rate_limit: how many sends a second.
         circuit_breaker: when to stop calling a service that is unwell.
         bulkhead: how many calls at a time.
@@ -80,6 +83,7 @@ class Policy:
     fallback: Fallback | None = None
     timeout: Timeout | Duration | None = None
     retry: Retry | None = None
+    hedge: Hedge | None = None
     rate_limit: TokenBucket | None = None
     circuit_breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | None = None
@@ -119,7 +123,8 @@ class Policy:
 
     def fresh_strategies(self) -> tuple[Strategy, ...]:
         """Copies of the templates with state of their own, outermost first: what a pipeline is made of."""
-        return tuple(map(_fresh, self.strategies))
+        budgets: dict[int, Budget] = {}
+        return tuple(_fresh(template, budgets) for template in self.strategies)
 
     def pipeline(
         self, *, classify: Classifier | None = None, key: Callable[..., str] | None = None, max_keys: int = 10_000
@@ -135,7 +140,11 @@ class Policy:
         return Pipeline(*self.fresh_strategies(), classify=classify, key=key, max_keys=max_keys)
 
 
-def _fresh(template: Strategy) -> Strategy:
-    if isinstance(template, Retry) and template.budget is not None:
-        return template.replace(budget=template.budget.sibling())
-    return template.sibling() if isinstance(template, Gate) else template
+def _fresh(template: Strategy, budgets: dict[int, Budget]) -> Strategy:
+    """A copy with state of its own. `budgets` are those that were copied already: one that is shared stays shared."""
+    if isinstance(template, (Gate, Hedge)):
+        template = template.sibling()
+    if isinstance(template, (Retry, Hedge)) and template.budget is not None:
+        budget = budgets.setdefault(id(template.budget), template.budget.sibling())
+        template = template.replace(budget=budget)
+    return template
