@@ -14,6 +14,7 @@ from resilient.errors import (
     Rejected,
     ResilienceError,
     RetryableError,
+    Throttled,
     TimeoutExceeded,
 )
 from resilient.keyed import Keyed
@@ -34,9 +35,12 @@ from resilient.strategies.fallback import Fallback
 from resilient.strategies.gate import Gate, Permit
 from resilient.strategies.hedge import Hedge, HedgeStatistics
 from resilient.strategies.latency import FixedDelay, Latency, Percentile, Trigger
+from resilient.strategies.leaky_bucket import LeakyBucket, LeakyBucketStatistics
 from resilient.strategies.lingering import Lingering
 from resilient.strategies.rate_limit import TokenBucket, TokenBucketStatistics
 from resilient.strategies.retry import Retry
+from resilient.strategies.sliding_window import SlidingWindow, SlidingWindowStatistics
+from resilient.strategies.throttle import Throttle, ThrottleStatistics
 from resilient.strategies.timeout import Timeout
 from resilient.strategies.windows import CountWindow
 
@@ -71,6 +75,8 @@ __all__ = (
     "Keyed",
     "Kind",
     "Latency",
+    "LeakyBucket",
+    "LeakyBucketStatistics",
     "Linear",
     "Lingering",
     "Listener",
@@ -85,8 +91,13 @@ __all__ = (
     "Retry",
     "RetryBudget",
     "RetryableError",
+    "SlidingWindow",
+    "SlidingWindowStatistics",
     "Step",
     "Strategy",
+    "Throttle",
+    "ThrottleStatistics",
+    "Throttled",
     "Timeline",
     "TimelineStatistics",
     "Timeout",

@@ -5,6 +5,7 @@
     │   ├── CircuitOpen          the breaker is open, isolated, or has all its probes out
     │   ├── BulkheadFull         no permit is free, and none came free in time
     │   ├── RateLimited          no token is there, and none will be in time
+    │   ├── Throttled            the server refuses so much that this call was not even sent
     │   ├── NoPolicy             there is no policy for the key, and calls without one are not allowed
     │   ├── NoClassifier         the policy names a classifier that is not there
     │   └── BudgetDenied         the policy names a budget that is not there
@@ -38,6 +39,7 @@ __all__ = (
     "Rejected",
     "ResilienceError",
     "RetryableError",
+    "Throttled",
     "TimeoutExceeded",
 )
 
@@ -142,6 +144,24 @@ class RateLimited(Rejected):
 
     def _why(self) -> str:
         return "the rate limit is reached, the call was not sent"
+
+
+class Throttled(Rejected):
+    """A `Throttle` refused the call: of late the server has refused too many.
+
+    Attributes:
+        probability: how likely the refusal was, 0.0 to 1.0.
+
+    """
+
+    reason: ClassVar[str] = "throttled"
+
+    def __init__(self, strategy: str = "", retry_after: float | None = None, probability: float = 0.0) -> None:
+        super().__init__(strategy, retry_after)
+        self.probability = probability
+
+    def _why(self) -> str:
+        return f"the server refuses too much, {self.probability:.0%} of the calls are not sent"
 
 
 class NoPolicy(Rejected):

@@ -20,6 +20,7 @@ from resilient.errors import (
     Rejected,
     ResilienceError,
     RetryableError,
+    Throttled,
     TimeoutExceeded,
 )
 
@@ -28,6 +29,7 @@ SAMPLES = [
     CircuitOpen("breaker", 2.0, "half_open", 7),
     BulkheadFull("bulkhead", None, 10, 5, 1.25),
     RateLimited("limiter", 0.1),
+    Throttled("throttle", None, 0.75),
     TimeoutExceeded(2.0),
     DeadlineExceeded(3.0),
     RetryableError("busy", 4.0),
