@@ -15,8 +15,11 @@ from resilient.strategies.chaos import Chaos
 from resilient.strategies.circuit_breaker import CircuitBreaker
 from resilient.strategies.fallback import Fallback
 from resilient.strategies.hedge import Hedge
+from resilient.strategies.leaky_bucket import LeakyBucket
 from resilient.strategies.rate_limit import TokenBucket
 from resilient.strategies.retry import Retry
+from resilient.strategies.sliding_window import SlidingWindow
+from resilient.strategies.throttle import Throttle
 from resilient.strategies.timeout import Timeout
 
 
@@ -84,6 +87,9 @@ SUBJECTS = [
     Subject("CircuitBreaker", CircuitBreaker, itself, lambda: CircuitBreaker(failure_rate=2), "failure_rate=2"),
     Subject("Bulkhead", lambda: Bulkhead(1, max_queue=100), itself, lambda: Bulkhead(0), "max_concurrent=0"),
     Subject("TokenBucket", lambda: TokenBucket(1), itself, lambda: TokenBucket(0), "rate=0"),
+    Subject("SlidingWindow", lambda: SlidingWindow(1, exact=True), itself, lambda: SlidingWindow(0), "limit=0"),
+    Subject("LeakyBucket", lambda: LeakyBucket(1, capacity=100, shape=True), itself, lambda: LeakyBucket(0), "rate=0"),
+    Subject("Throttle", Throttle, itself, lambda: Throttle(maximum=1), "maximum=1"),
     Subject(
         "Pipeline",
         lambda: Pipeline(

@@ -23,8 +23,8 @@ from resilient.strategies.base import Strategy
 from resilient.strategies.budget import RetryBudget
 from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.gate import Gate
+from resilient.strategies.limiter import Limiter
 from resilient.strategies.lingering import Lingering
-from resilient.strategies.rate_limit import TokenBucket
 from resilient.testing import VirtualTime, virtual_time
 from subjects import NO_PERMITS, NO_STATE, NO_WAITS, SUBJECTS, Subject, every_strategy
 
@@ -201,6 +201,7 @@ def learned(part: Any) -> tuple[Any, ...]:
     Hedge="while it waits for its turn, another leg runs: it holds nobody up",
     Chaos="its latency plays a slow callee, which knows no deadline",
     CircuitBreaker=NO_WAITS,
+    Throttle=NO_WAITS,
 )
 async def test_it_does_not_wait_beyond_the_deadline(subject: Subject) -> None:
     """Where it knows that it cannot finish in time it gives up at once, with the real error; else when the time is over."""
@@ -209,10 +210,12 @@ async def test_it_does_not_wait_beyond_the_deadline(subject: Subject) -> None:
         "Retry": (Script(RetryableError(retry_after=30)), RetryableError, 0),
         "Bulkhead": (Script(1), DeadlineExceeded, 0.9),
         "TokenBucket": (Script(1), RateLimited, 0),
+        "SlidingWindow": (Script(1), RateLimited, 0),
+        "LeakyBucket": (Script(1), RateLimited, 0),
         "Pipeline": (Script(RetryableError(retry_after=30)), RetryableError, 0),
     }
     callee, error, at = blocked[subject.name]
-    lease = strategy.acquire_nowait() if isinstance(strategy, (Bulkhead, TokenBucket)) else None
+    lease = strategy.acquire_nowait() if isinstance(strategy, (Bulkhead, Limiter)) else None
     with pytest.raises(error), deadline(0.9):
         await strategy.call(callee)
 
@@ -439,7 +442,7 @@ async def test_the_origin_of_the_clock_does_not_matter(subject: Subject) -> None
         outcomes = [await plain_outcome(strategy(Script(outcome, 1))()) for outcome in (1, Failure(), Fatal(), 1)]
     elapsed = anyio.current_time() - started
 
-    expected = {"Retry": 1, "RetryBudget": 1, "TokenBucket": 3, "Pipeline": 4}
+    expected = {"Retry": 1, "RetryBudget": 1, "TokenBucket": 3, "SlidingWindow": 3, "LeakyBucket": 3, "Pipeline": 4}
     assert [kind for kind, _ in outcomes].count("error") == (
         1 if subject.name in {"Retry", "RetryBudget", "Pipeline", "Hedge"} else 2
     )
