@@ -22,6 +22,7 @@ from resilient import (
     Pipeline,
     RateLimited,
     Retry,
+    SlidingWindow,
     Step,
     Strategy,
     Timeout,
@@ -211,6 +212,20 @@ async def test_the_rate_limit_is_a_token_bucket() -> None:
         await bucket.call(Script("result"))
 
     assert refused.value.retry_after == pytest.approx(0.1)
+
+
+async def test_the_rate_limit_may_be_a_sliding_window() -> None:
+    """Ten in any second, wherever it begins."""
+    window = SlidingWindow(10, exact=True, max_wait=0)
+    await anyio.sleep(0.9)
+    for _ in range(10):
+        await window.call(Script("result"))
+    await anyio.sleep(0.9)
+    with pytest.raises(RateLimited):
+        await window.call(Script("result"))
+    await anyio.sleep(0.1)
+
+    assert await window.call(Script("result")) == "result"
 
 
 async def test_the_bulkhead_isolates() -> None:

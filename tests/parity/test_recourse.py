@@ -32,6 +32,7 @@ from resilient.observe.events import AttemptFinished, BudgetDecision, CallFinish
 from resilient.outcome import retry_on
 from resilient.policy.key import PolicyKey
 from resilient.strategies.backoff import Jitter
+from resilient.strategies.budget import Budget, TokenBudget, UnlimitedBudget
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]
 
@@ -216,6 +217,16 @@ async def test_a_decision_of_a_budget_is_an_event() -> None:
     assert False in decisions
     assert stopped[-1] == "budget_exhausted"
     assert timeline_of(raised.value) is not None
+
+
+@pytest.mark.parametrize(("budget", "calls"), [(TokenBudget(1, refill=0), 2), (UnlimitedBudget(), 3)])
+async def test_a_budget_is_a_bucket_of_tokens_or_has_no_limit(budget: Budget, calls: int) -> None:
+    """Whatever the traffic: a capacity and a refill, or everything."""
+    callee = Script(Failure())
+    with pytest.raises(Failure):
+        await Retry(on=Failure, backoff=[0], budget=budget).call(callee)
+
+    assert callee.calls == calls
 
 
 async def test_what_a_budget_paid_is_given_back_once() -> None:

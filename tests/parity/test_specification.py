@@ -1,5 +1,6 @@
 """What the Go resilience specification asks for, written with this library. See `docs/seeds.md`."""
 
+import contextlib
 import itertools
 import logging
 from contextvars import ContextVar
@@ -24,12 +25,14 @@ from resilient import (
     Event,
     Exponential,
     Keyed,
+    LeakyBucket,
     Linear,
     Pipeline,
     RateLimited,
     ResilienceError,
     Retry,
     RetryableError,
+    SlidingWindow,
     Timeout,
     TimeoutExceeded,
     TokenBucket,
@@ -44,6 +47,7 @@ from resilient.observe.events import (
     RetryScheduled,
     TimedOut,
 )
+from resilient.strategies.adaptive_limit import AdaptiveLimit
 from strategies.breakers import Highest
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]
@@ -322,6 +326,43 @@ async def test_a_limit_that_is_reached_is_told() -> None:
     (rejected,) = (event for event in told if isinstance(event, CallRejected))
 
     assert (rejected.key, rejected.reason, rejected.retry_after) == ("tenant", "rate_limited", 1.0)
+
+
+@pytest.mark.parametrize(
+    "limiter",
+    [SlidingWindow(5, exact=True, max_wait=0), SlidingWindow(5, max_wait=0), LeakyBucket(5)],
+    ids=["log", "counter", "leaky"],
+)
+async def test_there_are_other_limiters(limiter: SlidingWindow | LeakyBucket) -> None:
+    """A sliding log, a sliding window, a leaky bucket: five a second, and the sixth is refused."""
+    for _ in range(5):
+        await limiter.call(Script("value"))
+    with pytest.raises(RateLimited) as refused:
+        await limiter.call(Script("value"))
+
+    assert refused.value.retry_after is not None
+    assert 0 < refused.value.retry_after < 2
+
+
+async def test_a_limit_follows_what_the_service_takes() -> None:
+    """Adaptive: a service that fails beyond ten calls at a time gets fewer, and nobody had to guess the number."""
+    limit = AdaptiveLimit(40, max_queue=100)
+
+    async def overloaded() -> None:
+        await anyio.sleep(0.1)
+        if limit.statistics().active > 10:
+            raise Failure
+
+    async def work() -> None:
+        for _ in range(50):
+            with contextlib.suppress(Failure):
+                await limit.call(overloaded)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(40):
+            tasks.start_soon(work)
+
+    assert limit.statistics().limit < 20
 
 
 async def test_hostile_keys_do_not_grow_memory() -> None:
