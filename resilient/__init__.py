@@ -22,9 +22,11 @@ from resilient.observe.events import Event
 from resilient.observe.listeners import Dispatch, Listener, add_listener, listening, remove_listener
 from resilient.observe.logs import configure_logging
 from resilient.observe.timeline import Timeline, TimelineStatistics, record_timeline, timeline_of
-from resilient.outcome import Classifier, Health, Kind, Outcome, Verdict
+from resilient.outcome import Classifier, Health, Kind, Outcome, RateHint, Verdict
 from resilient.pipeline import Pipeline
 from resilient.policy.schema import Policy
+from resilient.strategies.adaptive_limit import AdaptiveLimit, AdaptiveLimitStatistics
+from resilient.strategies.adaptive_rate import AdaptiveRate, AdaptiveRateStatistics
 from resilient.strategies.backoff import Backoff, ByVerdict, Constant, Exponential, Fibonacci, Linear
 from resilient.strategies.base import Step, Strategy
 from resilient.strategies.budget import BudgetStatistics, RetryBudget
@@ -45,6 +47,10 @@ from resilient.strategies.timeout import Timeout
 from resilient.strategies.windows import CountWindow
 
 __all__ = (
+    "AdaptiveLimit",
+    "AdaptiveLimitStatistics",
+    "AdaptiveRate",
+    "AdaptiveRateStatistics",
     "Attempt",
     "Backoff",
     "BreakerCounts",
@@ -85,6 +91,7 @@ __all__ = (
     "Permit",
     "Pipeline",
     "Policy",
+    "RateHint",
     "RateLimited",
     "Rejected",
     "ResilienceError",

@@ -22,6 +22,7 @@ __all__ = (
     "Kind",
     "On",
     "Outcome",
+    "RateHint",
     "Verdict",
     "error_matcher",
     "failure_on",
@@ -76,6 +77,20 @@ class Outcome(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class RateHint:
+    """What the callee says of its own rate limit: not more than `remaining` calls within the next `reset` seconds.
+
+    Attributes:
+        remaining: how many more it takes, at least 0.
+        reset: seconds until it takes more, at least 0.
+
+    """
+
+    remaining: int
+    reset: float
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What an outcome means.
 
@@ -87,6 +102,7 @@ class Verdict:
         throttled: the callee said that it gets too many calls.
         transparent: the attempt certainly never left this process: one more try is free.
         rejected: a strategy refused the call: nothing was sent.
+        limits: what the callee says of its rate limit, or None where it says nothing, or where nobody asked.
 
     """
 
@@ -97,6 +113,7 @@ class Verdict:
     throttled: bool = False
     transparent: bool = False
     rejected: bool = False
+    limits: RateHint | None = None
 
 
 @dataclass(frozen=True, slots=True)

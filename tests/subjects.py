@@ -8,6 +8,8 @@ import pytest
 
 from helpers import SECOND, Failure
 from resilient.pipeline import Pipeline
+from resilient.strategies.adaptive_limit import AdaptiveLimit
+from resilient.strategies.adaptive_rate import AdaptiveRate
 from resilient.strategies.base import Strategy
 from resilient.strategies.budget import RetryBudget
 from resilient.strategies.bulkhead import Bulkhead
@@ -86,7 +88,15 @@ SUBJECTS = [
     Subject("Hedge", lambda: Hedge(5, on=Failure), itself, lambda: Hedge(-1), "delay=-1"),
     Subject("CircuitBreaker", CircuitBreaker, itself, lambda: CircuitBreaker(failure_rate=2), "failure_rate=2"),
     Subject("Bulkhead", lambda: Bulkhead(1, max_queue=100), itself, lambda: Bulkhead(0), "max_concurrent=0"),
+    Subject(
+        "AdaptiveLimit",
+        lambda: AdaptiveLimit(1, maximum=1, max_queue=100),
+        itself,
+        lambda: AdaptiveLimit(9, maximum=8),
+        "initial=9",
+    ),
     Subject("TokenBucket", lambda: TokenBucket(1), itself, lambda: TokenBucket(0), "rate=0"),
+    Subject("AdaptiveRate", lambda: AdaptiveRate(1), itself, lambda: AdaptiveRate(1, floor=2), "floor=2"),
     Subject("SlidingWindow", lambda: SlidingWindow(1, exact=True), itself, lambda: SlidingWindow(0), "limit=0"),
     Subject("LeakyBucket", lambda: LeakyBucket(1, capacity=100, shape=True), itself, lambda: LeakyBucket(0), "rate=0"),
     Subject("Throttle", Throttle, itself, lambda: Throttle(maximum=1), "maximum=1"),

@@ -21,10 +21,10 @@ from resilient.observe.timeline import record_timeline
 from resilient.pipeline import Pipeline
 from resilient.strategies.base import Strategy
 from resilient.strategies.budget import RetryBudget
-from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.gate import Gate
 from resilient.strategies.limiter import Limiter
 from resilient.strategies.lingering import Lingering
+from resilient.strategies.slots import Slots
 from resilient.testing import VirtualTime, virtual_time
 from subjects import NO_PERMITS, NO_STATE, NO_WAITS, SUBJECTS, Subject, every_strategy
 
@@ -191,7 +191,10 @@ async def test_cancellation_is_neither_success_nor_failure_and_propagates(subjec
 def learned(part: Any) -> tuple[Any, ...]:
     """Everything that success or failure of a call could change."""
     seen = part.statistics()
-    return tuple(getattr(seen, name, None) for name in ("failures", "slow", "consecutive_failures", "state", "active", "spent"))
+    return tuple(
+        getattr(seen, name, None)
+        for name in ("failures", "slow", "consecutive_failures", "state", "active", "spent", "rate", "limit")
+    )
 
 
 @every_strategy(
@@ -209,13 +212,15 @@ async def test_it_does_not_wait_beyond_the_deadline(subject: Subject) -> None:
     blocked: dict[str, tuple[Callable[..., Any], type[Exception], float]] = {
         "Retry": (Script(RetryableError(retry_after=30)), RetryableError, 0),
         "Bulkhead": (Script(1), DeadlineExceeded, 0.9),
+        "AdaptiveLimit": (Script(1), DeadlineExceeded, 0.9),
         "TokenBucket": (Script(1), RateLimited, 0),
+        "AdaptiveRate": (Script(1), RateLimited, 0),
         "SlidingWindow": (Script(1), RateLimited, 0),
         "LeakyBucket": (Script(1), RateLimited, 0),
         "Pipeline": (Script(RetryableError(retry_after=30)), RetryableError, 0),
     }
     callee, error, at = blocked[subject.name]
-    lease = strategy.acquire_nowait() if isinstance(strategy, (Bulkhead, Limiter)) else None
+    lease = strategy.acquire_nowait() if isinstance(strategy, (Slots, Limiter)) else None
     with pytest.raises(error), deadline(0.9):
         await strategy.call(callee)
 
@@ -266,7 +271,7 @@ async def test_a_value_that_lives_on_is_handed_out_and_its_end_is_heard(subject:
     strategy, body = subject.make(), Body()
 
     assert await strategy.call(Script(body)) is body
-    assert subject.idle(strategy) is (subject.name not in {"Bulkhead", "Pipeline", "CircuitBreaker"})
+    assert subject.idle(strategy) is (subject.name not in {"Bulkhead", "AdaptiveLimit", "Pipeline", "CircuitBreaker"})
     body.ended()
     body.ended()
     assert subject.idle(strategy)
@@ -442,7 +447,15 @@ async def test_the_origin_of_the_clock_does_not_matter(subject: Subject) -> None
         outcomes = [await plain_outcome(strategy(Script(outcome, 1))()) for outcome in (1, Failure(), Fatal(), 1)]
     elapsed = anyio.current_time() - started
 
-    expected = {"Retry": 1, "RetryBudget": 1, "TokenBucket": 3, "SlidingWindow": 3, "LeakyBucket": 3, "Pipeline": 4}
+    expected = {
+        "Retry": 1,
+        "RetryBudget": 1,
+        "TokenBucket": 3,
+        "AdaptiveRate": 3,
+        "SlidingWindow": 3,
+        "LeakyBucket": 3,
+        "Pipeline": 4,
+    }
     assert [kind for kind, _ in outcomes].count("error") == (
         1 if subject.name in {"Retry", "RetryBudget", "Pipeline", "Hedge"} else 2
     )

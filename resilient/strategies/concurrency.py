@@ -5,14 +5,14 @@ that of a service with room (the *baseline*) the limit grows by half of its root
 by more than a tolerance and its own noise, the limit shrinks in proportion; and it shrinks by the share of calls that were
 dropped. The baseline is learned while there is room and never from a full house, or a long overload would pass for the normal
 state, as it does with moving averages. In place of that a *probe* halves the limit for a window now and then, and takes what it
-sees there for the baseline. It comes soon where the limit has halved or doubled, or where the probe before was a lot faster than
-what it interrupted.
+sees there for the baseline. It comes soon where the limit has halved or doubled, and where a window was far slower than the
+last probe had promised.
 
 Sources: Netflix's concurrency-limits (the gradient), Envoy's adaptive concurrency filter (the probe, there down to a minimum),
 DCTCP, RFC 8257 (to shrink by the share of what was marked).
 
-All mutable state: the estimate (`limit`, `baseline`), the window, and the probes (`_before` and `_crowded`: limit and latency
-before the probe that goes on, `_draining`, `_probe_in`: full windows until the next, `_probed_at`: the limit at the last).
+All mutable state: the estimate (`limit`, `baseline`), the window, and the probes (`_before`: the limit to come back to,
+`_draining`, `_probe_in`: full windows until the next, `_probed_at`: the limit at the last).
 """
 
 import math
@@ -36,8 +36,8 @@ _LEARN: Final = 0.1
 _PROBE_EVERY: Final = 60
 """Full windows from one probe to the next, a quarter more or less."""
 _PROBE_SOON: Final = 3
-_QUEUED: Final = math.log(1.5)
-"""So much slower before a probe than in it: the limit is far beyond what the service takes, so the probe was, too."""
+_FAR: Final = math.log(1.3)
+"""So much slower than is tolerated: the limit, or the baseline, is far from what it should be."""
 _SHORTEST: Final = 1e-6
 """Seconds: what a latency is at least."""
 
@@ -93,7 +93,7 @@ class Concurrency:
 
     """
 
-    __slots__ = ("_baseline", "_before", "_crowded", "_draining", "_probe_in", "_probed_at", "_window", "heard_at", "limit")
+    __slots__ = ("_baseline", "_before", "_draining", "_probe_in", "_probed_at", "_window", "heard_at", "limit")
 
     def __init__(self, initial: float) -> None:
         self.limit = initial
@@ -101,7 +101,6 @@ class Concurrency:
         self._baseline: float | None = None  # a logarithm
         self._window: _Window | None = None
         self._before: float | None = None
-        self._crowded = 0.0
         self._draining = False
         self._probe_in = _PROBE_SOON
         self._probed_at = initial
@@ -144,7 +143,7 @@ class Concurrency:
             why = why or "drops"
         self.limit = min(max(self.limit, minimum), maximum)
         if why != "probe_over" and self._probe_is_due(window, before):
-            self._begin_probe(window, minimum)
+            self._begin_probe(minimum)
             why = "probe"
         return why if self.slots != before else None
 
@@ -163,6 +162,8 @@ class Concurrency:
             return "room"
         if slower > 0 and full:
             self.limit *= max(_STEEPEST, math.exp(-slower))
+            if slower > _FAR:
+                self._probe_in = min(self._probe_in, _PROBE_SOON)
             return "slower"
         return None
 
@@ -172,17 +173,15 @@ class Concurrency:
         self._probe_in -= 1
         return self._probe_in <= 0 or not self._probed_at / 2 < self.limit < self._probed_at * 2
 
-    def _begin_probe(self, window: _Window, minimum: int) -> None:
-        self._before, self._crowded = self.limit, window.mean
+    def _begin_probe(self, minimum: int) -> None:
+        self._before = self.limit
         self._draining = True
         self.limit = max(minimum, self.limit / 2)
 
     def _end_probe(self, window: _Window, random: Random) -> Why:
-        queued = False
         if window.count:
-            queued = window.mean + window.noise < self._crowded - _QUEUED
             self._baseline = window.mean
-        self._probe_in = _PROBE_SOON if queued else round(_PROBE_EVERY * random.uniform(0.75, 1.25))
+        self._probe_in = round(_PROBE_EVERY * random.uniform(0.75, 1.25))
         self.limit = self._probed_at = self._before or self.limit
         self._before = None
         return "probe_over"

@@ -87,13 +87,21 @@ class Flow(Limiter):
 
     def retune(self, template: Self) -> bool:
         """Take over the settings of `template`. What was taken of late stays taken, and who waits goes on waiting."""
-        now, old = clock.now(), self._settings
-        backlog = self._backlog(now)
         self.name: str = template.name
-        self._settings = new = template._settings
-        self._full_at = _here(now, new) + min(-(-backlog * new.unit // old.unit), new.most)
+        self._change(clock.now(), template._settings)
         self._wake_first()
         return True
+
+    def _change(self, now: float, new: FlowSettings) -> None:
+        """Have other settings: as many tokens are missing as before, and never a fraction fewer."""
+        backlog, old = self._backlog(now), self._settings
+        self._settings = new
+        self._full_at = _here(now, new) + min(-(-backlog * new.unit // old.unit), new.most)
+
+    def _leave(self, at: float, tokens: int) -> None:
+        """See that at this time there are just so many tokens."""
+        settings = self._settings
+        self._full_at = _here(at, settings) + settings.most - tokens * settings.unit
 
     def _take(self, now: float, tokens: int) -> int | None:
         settings = self._settings
