@@ -134,29 +134,17 @@ class Keyed(_Bounded[T]):
         return {key: getattr(state, "statistics")() for key, state in self._states.items()}  # noqa: B009  not of the protocol
 
 
-class Siblings(_Bounded[tuple[Any, ...]]):
-    """The stateful parts of a pipeline per key: one sibling for each of `templates`, in their order.
-
-    A template is one that makes siblings, or a tuple of such (a group of gates).
-    """
+class Siblings(_Bounded[tuple[Template, ...]]):
+    """The stateful parts of a pipeline per key: one sibling for each of `templates`, in their order."""
 
     __slots__ = ("templates",)
 
-    def __init__(self, templates: Sequence[Any], *, max_keys: int) -> None:
+    def __init__(self, templates: Sequence[Template], *, max_keys: int) -> None:
         super().__init__(max_keys)
         self.templates = tuple(templates)
 
-    def _make(self) -> tuple[Any, ...]:
-        return tuple(map(_sibling, self.templates))
+    def _make(self) -> tuple[Template, ...]:
+        return tuple([template.sibling() for template in self.templates])  # a tuple made of a generator keeps room to grow
 
-    def _is_fresh(self, state: tuple[Any, ...], now: float) -> bool:
-        return all(part.is_fresh(now) for sibling in state for part in _parts(sibling))
-
-
-def _sibling(template: Any) -> Any:
-    siblings = tuple(part.sibling() for part in _parts(template))
-    return siblings if isinstance(template, tuple) else siblings[0]
-
-
-def _parts(template: Any) -> tuple[Template, ...]:
-    return cast("tuple[Template, ...]", template) if isinstance(template, tuple) else (template,)
+    def _is_fresh(self, state: tuple[Template, ...], now: float) -> bool:
+        return all(part.is_fresh(now) for part in state)

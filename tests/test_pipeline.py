@@ -236,6 +236,17 @@ async def test_a_nested_pipeline_has_keys_of_its_own() -> None:
     assert timeline.calls[0].key == "outer"
 
 
+async def test_a_retry_does_not_wait_for_the_refusal_of_a_breaker_in_a_nested_pipeline() -> None:
+    """It asks the gates of the pipelines inside, too; the error at hand surfaces at once."""
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=60)
+    callee, started = Script(Failure()), clock.now()
+
+    with pytest.raises(Failure):
+        await Pipeline(RETRY, Pipeline(Pipeline(breaker), Timeout(5))).call(callee)
+
+    assert (callee.calls, clock.now() - started) == (1, 0.0)
+
+
 async def test_a_nested_pipeline_without_a_key_shares_its_state_among_the_keys_around_it() -> None:
     """Keys are for the strategies of the pipeline that has them."""
     shared = Bulkhead(1)

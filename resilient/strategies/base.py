@@ -25,8 +25,8 @@ T = TypeVar("T")
 Step = Callable[[Attempt], Coroutine[Any, Any, Any]]
 """What is inside of a strategy: it takes an attempt and gives a coroutine."""
 
-Inside = tuple[tuple["Gate", ...], ...]
-"""The groups of gates that a step will enter, outermost first."""
+Inside = tuple["Gate", ...]
+"""The gates that a step will enter, outermost first."""
 
 
 class Strategy:
@@ -34,13 +34,18 @@ class Strategy:
 
     __slots__ = ()
 
+    @property
+    def gates(self) -> Inside:
+        """The gates that a call enters in here, outermost first, as far as they are the same for all calls."""
+        return ()
+
     @abstractmethod
     def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         """Run `call(attempt)` in the way of this strategy. `call` may be called again, with `attempt.again()`."""
         raise NotImplementedError
 
     def fold(self, inner: Step, inside: Inside = ()) -> Step:
-        """This strategy around `inner`, as one step. `inside` are the groups of gates that `inner` will enter."""
+        """This strategy around `inner`, as one step. `inside` are the gates that `inner` will enter."""
         return partial(self.run, inner)
 
     def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:

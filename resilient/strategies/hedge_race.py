@@ -44,10 +44,10 @@ def is_answer(verdict: Verdict) -> bool:
 
 def obstacle_inside(inside: "Inside", attempt: Attempt, now: float) -> str:
     """Why no hedge should be sent through the gates inside: the reason of the one that is not calm; "" where all are."""
-    for group in inside:
-        for gate in attempt.sibling(group):
-            if not gate.is_calm(now):
-                return gate.refusal.reason
+    for template in inside:
+        gate = attempt.sibling(template)
+        if not gate.is_calm(now):
+            return gate.refusal.reason
     return ""
 
 

@@ -153,10 +153,10 @@ class RetryLoop:
 
     def _refused_for(self, attempt: Attempt, now: float, delay: float) -> str:
         """The reason why a gate inside would refuse the next attempt: it is not worth a wait, nor the outcome at hand."""
-        for group in self._inside:
-            for gate in attempt.sibling(group):
-                if gate.ready_in(now) > delay:
-                    return gate.refusal.reason
+        for template in self._inside:
+            gate = attempt.sibling(template)
+            if gate.ready_in(now) > delay:
+                return gate.refusal.reason
         return ""
 
     def _pay(self, attempt: Attempt, verdict: Verdict, now: float) -> bool:
