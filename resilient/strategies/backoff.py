@@ -35,7 +35,7 @@ Jitter = Literal["none", "full", "equal", "decorrelated"]
 capped. `none`: d itself."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Backoff:
     """The base of all backoffs: `raw()` gives the delays without jitter.
 
@@ -75,7 +75,7 @@ class Backoff:
             yield delay
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Constant(Backoff):
     """The same delay each time.
 
@@ -87,19 +87,19 @@ class Constant(Backoff):
     delay: Duration = 0.1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Backoff.__post_init__(self)
         object.__setattr__(self, "delay", seconds("delay", self.delay))
 
     def raw(self) -> Iterator[float]:
         return itertools.repeat(float(self.delay))  # type: ignore[arg-type]  # a float since __post_init__
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Growing(Backoff):
     initial: Duration = 0.1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Backoff.__post_init__(self)
         object.__setattr__(self, "initial", seconds("initial", self.initial))
 
     @property
@@ -107,7 +107,7 @@ class _Growing(Backoff):
         return float(self.initial)  # type: ignore[arg-type]  # a float since __post_init__
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Linear(_Growing):
     """`initial`, then `increment` more each time.
 
@@ -120,7 +120,7 @@ class Linear(_Growing):
     increment: Duration | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        _Growing.__post_init__(self)
         increment = self.initial if self.increment is None else self.increment
         object.__setattr__(self, "increment", seconds("increment", increment))
 
@@ -128,7 +128,7 @@ class Linear(_Growing):
         return itertools.count(self._first, float(self.increment))  # type: ignore[arg-type]  # a float since __post_init__
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Exponential(_Growing):
     """`initial`, then `factor` times as long each time.
 
@@ -141,7 +141,7 @@ class Exponential(_Growing):
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        _Growing.__post_init__(self)
         object.__setattr__(self, "factor", number("factor", self.factor, at_least=1.0))
 
     def raw(self) -> Iterator[float]:
@@ -151,7 +151,7 @@ class Exponential(_Growing):
             delay = min(delay * self.factor, maximum)  # saturates: it never overflows, however many attempts
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Fibonacci(_Growing):
     """`initial` × 1, 1, 2, 3, 5, 8, ...
 
@@ -168,7 +168,7 @@ class Fibonacci(_Growing):
             delay, following = following, min(delay + following, maximum)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Custom(Backoff):
     """Delays of your own, without jitter unless it is asked for.
 
@@ -183,7 +183,7 @@ class Custom(Backoff):
     maximum: Duration = 86_400.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Backoff.__post_init__(self)
         source: object = self.source
         if isinstance(source, Iterator) or not (callable(source) or isinstance(source, Iterable)):
             msg = (
@@ -203,7 +203,7 @@ class Custom(Backoff):
         yield from itertools.repeat(last)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ByVerdict:
     """Another backoff for some outcomes: any mapping from a verdict to a backoff.
 

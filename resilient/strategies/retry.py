@@ -35,7 +35,7 @@ _NOBODY_SAYS: Final = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Retry(Strategy):
     """Try again what may work if tried again.
 
@@ -111,7 +111,7 @@ class Retry(Strategy):
     def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         if self._alone and not (everywhere or here() or current()):
             return self._run(fn, (), None, args, kwargs)
-        return super().call(fn, *args, **kwargs)
+        return Strategy.call(self, fn, *args, **kwargs)
 
     async def _run(
         self,
