@@ -2,7 +2,7 @@
 
 A policy is a table of fields and *sections*; a section is a table that makes one part of a policy, e.g. `retry`. Where a part
 comes in several kinds, `kind` says which; the first one is the default. Every section takes `enabled`, so that a part can be
-switched off and keep its settings. Names of fields are those of the arguments in code.
+switched off and keep its settings; it is true by default, but of `chaos`. Names of fields are those of the arguments in code.
 
 Values out of bounds are brought into them (*clamped*) where a policy comes from a document: a mistake in a file must not make
 clients hammer a service, nor stop them. What is of the wrong type, or unknown, is an error.
@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from resilient.policy.presets import PRESETS
 from resilient.strategies.backoff import Jitter
 
-__all__ = ("BOUNDS", "ENABLED", "FIELDS", "KIND", "SECTIONS", "Bounds", "Field", "FieldType")
+__all__ = ("BOUNDS", "ENABLED", "FAULTS", "FIELDS", "KIND", "SECTIONS", "Bounds", "Field", "FieldType")
 
 FieldType = Literal["integer", "number", "seconds", "text", "flag", "choice", "any"]
 
@@ -24,6 +25,9 @@ Bounds = tuple[float, float]
 
 KIND: Final = "kind"
 ENABLED: Final = "enabled"
+
+FAULTS: Final = ("ConnectionError", "ConnectionResetError", "OSError", "RuntimeError", "TimeoutError")
+"""The exceptions that a document can ask `chaos` to raise."""
 
 _DAY: Final = 86_400.0
 _MILLISECOND: Final = 0.001
@@ -89,7 +93,9 @@ def _budget(path: str) -> dict[str, Field]:
 
 FIELDS: Final[Mapping[str, Field]] = {
     "id": _text("what the policy is called in events, e.g. a version"),
-    "preset": Field("choice", about="the policy to start from; what else is given replaces single fields of it"),
+    "preset": Field(
+        "choice", choices=tuple(PRESETS), about="the policy to start from; what else is given replaces single fields of it"
+    ),
     "classifier": _text("a classifier that the executor knows by this name: what outcomes mean"),
     "timeout": _seconds(_MILLISECOND, _DAY, "for the whole call, waits included; 0: none", zero_is_off=True),
     "attempt_timeout": _seconds(_MILLISECOND, _DAY, "for each attempt; 0: none", zero_is_off=True),
@@ -104,6 +110,17 @@ FIELDS: Final[Mapping[str, Field]] = {
     "retry.backoff.increment": _seconds(0, 30, "how much longer each wait is"),
     "retry.backoff.jitter": Field("choice", choices=get_args(Jitter), about="how waits are spread"),
     **_budget("retry.budget"),
+    "hedge.delay": _seconds(0.01, 3600, "how long to wait for an attempt before it is doubled"),
+    "hedge.percentile": _number(0.5, 0.9999, "wait for as long as this share of the calls takes"),
+    "hedge.trigger": _text("what says when, by a name that the executor knows, e.g. `p99`"),
+    "hedge.max_hedges": _integer(1, 3, "further attempts"),
+    "hedge.minimum": _integer(1, 100_000, "calls that must have been seen before a percentile is relied on"),
+    **_budget("hedge.budget"),
+    "throttle.name": _NAME,
+    "throttle.multiplier": _number(1, 1000, "how many times as much as the server accepts may be sent"),
+    "throttle.window": _seconds(0.1, 3600, "what it looks back over"),
+    "throttle.minimum_calls": _integer(1, 100_000, "calls below which it refuses none"),
+    "throttle.maximum": _number(0.001, 0.99, "the greatest share that it refuses"),
     "circuit_breaker.name": _NAME,
     "circuit_breaker.failure_rate": _share("the share of failures that trips it"),
     "circuit_breaker.window": _seconds(0.1, 3600, "what the rates look back over"),
@@ -123,13 +140,27 @@ FIELDS: Final[Mapping[str, Field]] = {
     ),
     "bulkhead.name": _NAME,
     "bulkhead.max_concurrent": _integer(1, 100_000, "calls at a time"),
+    "bulkhead.initial": _integer(1, 100_000, "calls at a time, at first"),
+    "bulkhead.minimum": _integer(1, 100_000, "calls at a time, at least"),
+    "bulkhead.maximum": _integer(1, 100_000, "calls at a time, at most"),
     "bulkhead.max_queue": _integer(0, _MANY, "callers that may wait"),
     "bulkhead.queue_timeout": _seconds(0, _DAY, "how long a caller may wait; needs `max_queue`"),
     "rate_limit.name": _NAME,
     "rate_limit.rate": _number(0.000_1, 10_000_000, "tokens that flow in during `per`"),
     "rate_limit.per": _seconds(_MILLISECOND, _DAY, "the span that the rate is for"),
     "rate_limit.burst": _integer(1, 10_000_000, "tokens that there can be"),
+    "rate_limit.limit": _integer(1, 10_000_000, "calls in `per`"),
+    "rate_limit.exact": Field("flag", about="count every call, and not by two windows"),
+    "rate_limit.capacity": _integer(1, 10_000_000, "what the bucket holds"),
+    "rate_limit.shape": Field("flag", about="space calls evenly, and do not only count them"),
+    "rate_limit.floor": _number(0.000_1, 10_000_000, "the least rate"),
+    "rate_limit.ceiling": _number(0.000_1, 10_000_000, "the greatest rate"),
     "rate_limit.max_wait": _seconds(0, _DAY, "how long a caller may wait"),
+    "chaos.name": _NAME,
+    "chaos.fault": Field("choice", choices=FAULTS, about="the exception to raise"),
+    "chaos.fault_rate": _number(0, 1, "the share of calls that it is raised in"),
+    "chaos.latency": _seconds(0, 3600, "how long to delay"),
+    "chaos.latency_rate": _number(0, 1, "the share of calls that are delayed"),
 }
 """Every field by its path. Fields of the sections that are switched on and off by their own table: see `SECTIONS`."""
 
@@ -149,7 +180,15 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "fibonacci": ("initial", "maximum", "jitter"),
     },
     "retry.budget": _BUDGETS,
-    "rate_limit": {"token_bucket": ("rate", "per", "burst", "max_wait", "name")},
+    "hedge": {"hedge": ("delay", "percentile", "trigger", "max_hedges", "minimum", "budget")},
+    "hedge.budget": _BUDGETS,
+    "throttle": {"throttle": ("multiplier", "window", "minimum_calls", "maximum", "name")},
+    "rate_limit": {
+        "token_bucket": ("rate", "per", "burst", "max_wait", "name"),
+        "sliding_window": ("limit", "per", "exact", "max_wait", "name"),
+        "leaky_bucket": ("rate", "per", "capacity", "shape", "max_wait", "name"),
+        "adaptive_rate": ("rate", "per", "floor", "ceiling", "burst", "max_wait", "name"),
+    },
     "circuit_breaker": {
         "circuit_breaker": (
             "failure_rate",
@@ -169,7 +208,11 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
             "name",
         ),
     },
-    "bulkhead": {"bulkhead": ("max_concurrent", "max_queue", "queue_timeout", "name")},
+    "bulkhead": {
+        "bulkhead": ("max_concurrent", "max_queue", "queue_timeout", "name"),
+        "adaptive_limit": ("initial", "minimum", "maximum", "max_queue", "queue_timeout", "name"),
+    },
+    "chaos": {"chaos": ("fault", "fault_rate", "latency", "latency_rate", "name")},
 }
 """The sections, by path: their kinds, the default first, and the fields of each kind. A section within a section is one of
 its fields."""

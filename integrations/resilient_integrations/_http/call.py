@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from resilient_integrations._http.engine import Engine
     from resilient_integrations._http.transport import Transport
 
-__all__ = ("FIRST_REDIRECT", "Sending", "origin_of")
+__all__ = ("FIRST_REDIRECT", "IDEMPOTENT", "KEY_HEADERS", "Sending", "origin_of")
 
 FIRST_REDIRECT: Final = 300
 _REST: Final = "resilient.rest"
 """The key of the `Rest` in a request's `extensions`."""
 
-_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
+IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
 """RFC 9110 section 9.2.2, and QUERY (RFC 10008)."""
-_KEY_HEADERS: Final = ("idempotency-key", "x-idempotency-key")
+KEY_HEADERS: Final = ("idempotency-key", "x-idempotency-key")
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _CREDENTIALS_WANTED: Final = (401, 407)
 
@@ -124,12 +124,12 @@ class Sending:
     @property
     def has_idempotent_method(self) -> bool:
         """Whether its method says that it may be sent twice."""
-        return self.request.method in _IDEMPOTENT
+        return self.request.method in IDEMPOTENT
 
     @property
     def keyed(self) -> bool:
         """Whether it carries an idempotency key."""
-        return self.made_key is not None or any(name in self.request.headers for name in _KEY_HEADERS)
+        return self.made_key is not None or any(name in self.request.headers for name in KEY_HEADERS)
 
     @property
     def idempotent(self) -> bool:
