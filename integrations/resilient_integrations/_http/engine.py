@@ -16,6 +16,7 @@ from resilient.observe.timeline import timeline_of
 from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.policy.schema import Policy
+from resilient.strategies.adaptive_rate import AdaptiveRate
 from resilient_integrations._http.attempt import send
 from resilient_integrations._http.bodies import OneShotBody, replayable, spooled
 from resilient_integrations._http.call import FIRST_REDIRECT, Sending, origin_of
@@ -73,7 +74,7 @@ class Engine:
         self._spool = spool
         self._retry = policy.retry
         self.window = seconds_of(policy.retry.timeout) if policy.retry is not None else math.inf
-        classify = http_classifier(classifier)
+        classify = http_classifier(classifier, limits=isinstance(policy.rate_limit, AdaptiveRate))
         # The two time limits are the engine's own business: they need to know what was sent, and go on through the body.
         fresh = policy.replace(timeout=None, attempt_timeout=None).fresh_strategies()
         self.pipeline = HopPipeline(*fresh, classify=classify, key=self.key_of, max_keys=max_keys)

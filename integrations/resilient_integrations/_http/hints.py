@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC
 from typing import Any, Final
 
-__all__ = ("retry_after", "should_retry")
+__all__ = ("retry_after", "seconds_until", "should_retry")
 
 wall_clock: Callable[[], float] = time.time
 """Seconds since the epoch: a date can be read in no other way, where the response does not say when it was sent."""
@@ -48,6 +48,12 @@ def should_retry(headers: Any) -> bool | None:
     return None
 
 
+def seconds_until(date: float, headers: Any) -> float:
+    """Seconds from now to a date in seconds since the epoch, by the clock of the server, so that the two need not agree."""
+    sent = _timestamp(headers.get("date", ""))
+    return max(0.0, date - (wall_clock() if sent is None else sent))
+
+
 def _seconds_or_date(value: str, headers: Any) -> list[float | None]:
     pieces = [piece.strip() for piece in value.split(",")]  # two headers that a proxy has joined
     if all(_SECONDS.fullmatch(piece) for piece in pieces):
@@ -55,8 +61,7 @@ def _seconds_or_date(value: str, headers: Any) -> list[float | None]:
     date = _timestamp(value)
     if date is None:
         return [None]
-    sent = _timestamp(headers.get("date", ""))  # the server's own clock, so that the two need not agree
-    return [max(0.0, date - (wall_clock() if sent is None else sent))]
+    return [seconds_until(date, headers)]
 
 
 def _milliseconds(value: str) -> float | None:

@@ -10,6 +10,7 @@ from resilient.outcome import SUCCESS, Classifier, Kind, Verdict
 from resilient_integrations._http.classify import FIRST_ERROR
 from resilient_integrations._http.exchange import Exchange
 from resilient_integrations._http.failure import Failure, failure_of
+from resilient_integrations._http.quota import rate_hint
 
 if TYPE_CHECKING:
     from resilient_integrations._http.call import Sending
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 __all__ = ("http_classifier",)
 
 
-def http_classifier(own: Classifier | None) -> Classifier:
+def http_classifier(own: Classifier | None, *, limits: bool = False) -> Classifier:
     """A classifier of exchanges and of exceptions that carry a verdict.
 
     `own`, of responses and exceptions, is asked first. They have their `request`, which the client gives them only later.
+    Where somebody wants it, the verdict tells what the server says of its `limits`.
     """
     own_values = own.values if own is not None else None
 
@@ -45,7 +47,12 @@ def http_classifier(own: Classifier | None) -> Classifier:
             return SUCCESS
         return _unless_impossible(verdict or value.verdict(), value.sending)
 
-    return Classifier(errors, values)
+    def values_and_limits(value: Any) -> Verdict | None:
+        verdict = values(value)
+        hint = rate_hint(value.response.headers) if isinstance(value, Exchange) else None
+        return verdict if hint is None else replace(verdict or SUCCESS, limits=hint)
+
+    return Classifier(errors, values_and_limits if limits else values)
 
 
 def _give_request(error: Any, failure: Failure | None) -> None:
