@@ -28,6 +28,7 @@ __all__ = (
     "PolicyRefused",
     "PolicyReloaded",
     "PolicyUnavailable",
+    "RejectionsEnded",
     "RetryScheduled",
     "RetryStopped",
     "TimedOut",
@@ -128,7 +129,8 @@ class CallRejected(Event):
         strategy: its name.
         reason: the stable code, e.g. `circuit_open`.
         retry_after: seconds until asking again may succeed, or None.
-        nth: which refusal in a row this is, where the strategy counts them (an open breaker does); else 1.
+        nth: which refusal of its run this is: only the first one, 1, is logged. See `RejectionsEnded`; of a breaker, the calls
+            that it refused since it opened.
 
     """
 
@@ -136,6 +138,27 @@ class CallRejected(Event):
     reason: str
     retry_after: float | None = None
     nth: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectionsEnded(Event):
+    """A strategy that refused calls lets one through again (or has refused all for a minute): how many it refused meanwhile.
+
+    A run lasts for a second at least: where grants and refusals alternate they are one run. It is made where a run had more than
+    the one refusal that was logged; a breaker tells in `BreakerStateChanged` instead.
+
+    Attributes:
+        strategy: its name.
+        reason: the code of the first refusal.
+        rejections: how many there were, the first one included.
+        seconds: how long the run lasted.
+
+    """
+
+    strategy: str
+    reason: str
+    rejections: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

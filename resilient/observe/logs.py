@@ -25,6 +25,7 @@ from resilient.observe.events import (
     PolicyRefused,
     PolicyReloaded,
     PolicyUnavailable,
+    RejectionsEnded,
     RetryScheduled,
     RetryStopped,
     TimedOut,
@@ -46,6 +47,7 @@ Line = Literal[
     "policy_refused",
     "policy_reloaded",
     "policy_unavailable",
+    "rejections_ended",
     "retry_scheduled",
     "retry_stopped",
     "timed_out",
@@ -155,9 +157,13 @@ def _retry_stopped(event: RetryStopped) -> Fields:
 
 
 def _call_rejected(event: CallRejected) -> Fields | None:
-    if event.nth > 1:  # an open breaker tells its first rejection, and how many there were when it closes
+    if event.nth > 1:  # the first of a run is told, and how many there were when it is over
         return None
     return {"strategy": event.strategy, "reason": event.reason, "retry_after": event.retry_after}
+
+
+def _rejections_ended(event: RejectionsEnded) -> Fields:
+    return {"strategy": event.strategy, "reason": event.reason, "rejections": event.rejections, "seconds": event.seconds}
 
 
 def _breaker_state_changed(event: BreakerStateChanged) -> Fields:
@@ -223,6 +229,7 @@ _LINES: Final[Mapping[type[Event], tuple[Line, Callable[[Any], Fields | None]]]]
     RetryScheduled: ("retry_scheduled", _retry_scheduled),
     RetryStopped: ("retry_stopped", _retry_stopped),
     CallRejected: ("call_rejected", _call_rejected),
+    RejectionsEnded: ("rejections_ended", _rejections_ended),
     BreakerStateChanged: ("breaker_state_changed", _breaker_state_changed),
     ChaosInjected: ("chaos_injected", _chaos_injected),
     TimedOut: ("timed_out", _timed_out),

@@ -3,7 +3,12 @@
 A `Gate` is a strategy that admits or refuses; its decisions are synchronous and are made by a state machine that is told the
 time. The hard contracts live in one place, `guarded()`: permits are taken in order and settled in reverse, on every way out
 (value, exception, cancellation), once. Events that a machine left in its outbox are told after that, never inside.
-A permit taken by hand is a `Lease`. All mutable state of a gate, as far as it is of no machine: its outbox.
+A permit taken by hand is a `Lease`.
+
+Refusals come in runs, and an overload must not flood the log: the first of a run is logged, those after it are counted, and the
+number is told when a permit is granted again, a second after the first at the earliest. Listeners hear each of them.
+
+All mutable state of a gate, as far as it is of no machine: its outbox, which holds the events and counts the refusals.
 """
 
 import math
@@ -16,13 +21,13 @@ from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
 from resilient import _switch, clock
 from resilient.context import NO_KWARGS, Attempt, current, invoke
 from resilient.errors import Rejected
-from resilient.observe.events import CallRejected, Event
+from resilient.observe.events import CallRejected, Event, RejectionsEnded
 from resilient.observe.listeners import emit_notable, everywhere, here, sink
 from resilient.outcome import ABANDONED, SUCCESS, Classifier, Health, Verdict, judge
 from resilient.strategies.base import Step, Strategy
 from resilient.strategies.lingering import Lingering
 
-__all__ = ("Gate", "Lease", "Permit", "PermitBlock", "announce", "guarded", "leave_rejection")
+__all__ = ("Gate", "Lease", "Outbox", "Permit", "PermitBlock", "announce", "guarded", "leave_rejection")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,6 +60,43 @@ class _Uncounted:
 
 _UNCOUNTED: Final = _Uncounted()
 
+_SHORTEST_RUN: Final = 1.0
+"""Seconds: where grants and refusals alternate, each gate has two lines in so much time, and no more."""
+_LONGEST_RUN: Final = 60.0
+"""Seconds: where no permit is granted at all, the number is told so often."""
+
+
+class Outbox:
+    """What happened inside of a gate and is not told yet, and the run of refusals that goes on. None where there is neither."""
+
+    __slots__ = ("began", "events", "reason", "rejections", "telling")
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.telling = False
+        self.rejections = 0  # of the run; 0 where none goes on
+        self.began = 0.0
+        self.reason = ""
+
+    def count(self, strategy: str, reason: str, now: float) -> int:
+        """Which refusal of its run a new one is."""
+        if self.rejections and now - self.began >= _LONGEST_RUN:
+            self.end_run(strategy, now)
+        if not self.rejections:
+            self.began, self.reason = now, reason
+        self.rejections += 1
+        return self.rejections
+
+    def end_run(self, strategy: str, now: float) -> None:
+        """End the run, unless it is too young."""
+        seconds = now - self.began
+        if not self.rejections or seconds < _SHORTEST_RUN:
+            return
+        if self.rejections > 1:
+            told = RejectionsEnded(at=now, strategy=strategy, reason=self.reason, rejections=self.rejections, seconds=seconds)
+            self.events.append(told)
+        self.rejections = 0
+
 
 class Gate(Strategy):
     """An admission strategy: it grants a permit, asks the caller to wait, or refuses.
@@ -72,14 +114,13 @@ class Gate(Strategy):
 
     def __init__(self, name: str) -> None:
         self.name: str = name
-        self.outbox: list[Event] | None = None  # what happened inside, told by whoever drives the machine
+        self.outbox: Outbox | None = None  # what happened inside, told by whoever drives the machine
 
     def leave(self, event: Event) -> None:
         """Put an event into the outbox, to be told when what goes on is over."""
         if self.outbox is None:
-            self.outbox = [event]
-        else:
-            self.outbox.append(event)
+            self.outbox = Outbox()
+        self.outbox.events.append(event)
 
     @abstractmethod
     def admit(self, now: float) -> Permit | None:
@@ -144,13 +185,15 @@ class Gate(Strategy):
         """
         if not _switch.enabled:
             return Lease(self, _UNCOUNTED)
+        granted = False
         try:
             permit = self.admit(clock.now()) or await self.wait(math.inf)
+            granted = True
         except Rejected as rejection:
             leave_rejection(self, rejection)
             raise
         finally:
-            announce(self)
+            announce(self, granted=granted)
         return Lease(self, permit)
 
     def acquire_nowait(self) -> "Lease":
@@ -162,16 +205,17 @@ class Gate(Strategy):
         """
         if not _switch.enabled:
             return Lease(self, _UNCOUNTED)
-        now = clock.now()
+        now, granted = clock.now(), False
         try:
             permit = self.admit(now)
             if permit is None:
                 raise self.refuse(now)
+            granted = True
         except Rejected as rejection:
             leave_rejection(self, rejection)
             raise
         finally:
-            announce(self)
+            announce(self, granted=granted)
         return Lease(self, permit)
 
     def permit(self) -> "PermitBlock":
@@ -251,7 +295,7 @@ async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
                 started = clock.now()
             held.append(permit)
             if gate.outbox:
-                announce(gate, attempt)
+                announce(gate, attempt, granted=True)
         outcome = await (call(*args, **kwargs) if attempt is None else call(attempt))
         return outcome  # noqa: TRY300  permits are settled in `finally`, once for every way out
     except BaseException as error:
@@ -319,38 +363,45 @@ def _verdict_at_end(gate: Gate, attempt: Attempt, at_return: Verdict, error: Bas
     return attempt.verdict(error, error=True, classifier=gate.classifier)
 
 
-class _Telling(list[Event]):
-    """An outbox that is being told."""
-
-
-def announce(gate: Gate, attempt: Attempt | None = None) -> None:
+def announce(gate: Gate, attempt: Attempt | None = None, *, granted: bool = False) -> None:
     """Tell what happened inside a gate, after it is over: a listener that calls the gate finds it in order.
 
     What a listener brings about in the same gate is told in its turn: everyone hears the events in the order of their making.
+    `granted` says that a permit was granted just now.
     """
-    happened = gate.outbox
-    if not happened or isinstance(happened, _Telling):
+    outbox = gate.outbox
+    if outbox is None or outbox.telling:
         return
-    gate.outbox = telling = _Telling(happened)
+    if granted:
+        outbox.end_run(gate.name, clock.now())
+    outbox.telling = True
     try:
-        for event in telling:  # it may grow meanwhile
+        for event in outbox.events:  # it may grow meanwhile
             if attempt is None:
                 emit_notable(sink(), event)
             else:
                 attempt.notify(event if event.call_id else replace(event, key=attempt.key, call_id=attempt.identify()))
     finally:
-        gate.outbox = None
+        outbox.telling = False
+        outbox.events.clear()
+        if not outbox.rejections:
+            gate.outbox = None
 
 
 def leave_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None = None) -> None:
     """Put the rejection into the outbox of the gate that refused."""
     key = attempt.key if attempt is not None else None
     rejection.key = key
-    nth = getattr(rejection, "rejections", 1)
+    now = clock.now()
+    nth = getattr(rejection, "rejections", 0)  # a breaker counts by itself, and tells when it closes
+    if not nth:
+        if gate.outbox is None:
+            gate.outbox = Outbox()
+        nth = gate.outbox.count(gate.name, rejection.reason, now)
     if nth > 1 and not (everywhere or here()):
-        return  # only the first refusal of an opening is what an operator must see
+        return  # only the first refusal of a run is what an operator must see
     event = CallRejected(
-        at=clock.now(),
+        at=now,
         key=key,
         call_id=attempt.identify() if attempt is not None else 0,
         strategy=gate.name,

@@ -18,7 +18,7 @@ from resilient._arguments import integer
 from resilient.context import time_left
 from resilient.errors import RateLimited
 from resilient.outcome import Verdict
-from resilient.strategies.gate import Gate, Lease
+from resilient.strategies.gate import Gate, Lease, Outbox, announce
 from resilient.strategies.waiting import Line, Waiter
 
 __all__ = ("Limiter", "Tokens")
@@ -131,6 +131,8 @@ class Limiter(Gate):
     async def __aenter__(self) -> None:
         if not _switch.enabled or self._line or self._take(clock.now(), 1) is None:
             await self.acquire()
+        elif self.outbox:
+            announce(self, granted=True)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         pass
@@ -183,9 +185,17 @@ class _Weighted(Gate):
     __slots__ = ("_limiter", "_tokens")
 
     def __init__(self, limiter: Limiter, tokens: int) -> None:
-        super().__init__(limiter.name)
+        self.name = limiter.name  # its outbox is not its own
         self._limiter = limiter
         self._tokens = tokens
+
+    @property
+    def outbox(self) -> Outbox | None:
+        return self._limiter.outbox
+
+    @outbox.setter
+    def outbox(self, outbox: Outbox | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  it has that of the limiter
+        self._limiter.outbox = outbox
 
     def admit(self, now: float) -> Tokens | None:
         return self._limiter.admit(now, self._tokens)

@@ -18,7 +18,7 @@ from resilient._arguments import Duration, integer, seconds
 from resilient.context import call_time_left
 from resilient.errors import BulkheadFull
 from resilient.outcome import Verdict
-from resilient.strategies.gate import Gate
+from resilient.strategies.gate import Gate, announce
 from resilient.strategies.waiting import Line, Waiter
 
 __all__ = ("Slots",)
@@ -80,6 +80,8 @@ class Slots(Gate):
     async def __aenter__(self) -> None:
         if self._active < self.max_concurrent or not _switch.enabled:
             self._active += 1
+            if self.outbox:
+                announce(self, granted=True)
         else:
             await self.acquire()
 

@@ -97,7 +97,7 @@ def open_breaker(now: float = 0.0, **settings: Any) -> CircuitBreaker:
 def told(machine: CircuitBreaker) -> list[Event]:
     """What lies in the outbox; it is empty then."""
     happened, machine.outbox = machine.outbox, None
-    return list(happened or ())
+    return list(happened.events) if happened is not None else []
 
 
 def changes(events: list[Event]) -> list[tuple[str, str, str]]:
