@@ -24,7 +24,6 @@ import asyncio
 import asyncio.constants
 import functools
 import gc
-import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -52,11 +51,11 @@ hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, d
 hypothesis.settings.load_profile("suite")
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Several processes pay for the whole suite only: each of them imports everything and collects all tests."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
     measured = "coverage" in sys.modules  # `coverage run` sees its own process only
-    return min(os.cpu_count() or 1, 4) if whole and not measured else 0
+    return None if whole and not measured else 0  # None: pytest-xdist decides
 
 
 def pytest_collection_finish() -> None:
