@@ -159,6 +159,10 @@ class Attempt:
         watch = self.watch
         emit_notable(watch.listeners if watch is not None else (), event)
 
+    def adopt_verdict(self, other: "Attempt") -> None:
+        """What another attempt ended with is what this one ends with: it was judged already."""
+        self._judged = other._judged  # noqa: SLF001  our own class
+
     def forget_verdict(self) -> None:
         """Let go of the outcome that was judged last, so that its frames can be freed."""
         self._judged = None

@@ -153,6 +153,7 @@ class Race:
         best, self._best = self._best, None
         if best is None:  # pragma: no cover  the original leg has ended, or else the group has raised
             raise AssertionError
+        self._attempt.adopt_verdict(best.attempt)
         if best.error is not None:
             _raise(best)
         return best.value
@@ -175,8 +176,6 @@ class Race:
                 self._left()
                 return  # nobody cancelled it: the callee raised that by itself, and the others go on
             raise
-        except GeneratorExit:
-            raise
         except BaseException as error:  # noqa: BLE001  it surfaces outside of the group, as it is
             leg.error = error
         for loser in self._ended(leg):
@@ -189,7 +188,6 @@ class Race:
         now = clock.now()
         outcome = leg.value if leg.error is None else leg.error
         leg.verdict = verdict = leg.attempt.verdict(outcome, error=leg.error is not None, classifier=self._hedge.classifier)
-        leg.attempt.forget_verdict()
         leg.settle(sent=not verdict.rejected)
         if self.over:
             self._lost(leg)
@@ -260,8 +258,9 @@ class Race:
         self._tell(leg, "lost", "cancelled")
 
     def _lost(self, leg: _Leg) -> None:
-        winner = self._best
-        self._tell(leg, "lost", "cancelled" if winner is None else "hedge_won" if winner.attempt.hedge else "original_won")
+        best = self._best
+        won = best is not None and best.verdict is not None and is_answer(best.verdict)
+        self._tell(leg, "lost", "cancelled" if not won or best is None else "hedge_won" if best.attempt.hedge else "original_won")
 
     # Hedges.
 
