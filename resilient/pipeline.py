@@ -52,7 +52,7 @@ class Pipeline(Strategy):
         for strategy in strategies:
             _check(strategy, classify)
         self.strategies = strategies
-        self._groups = _grouped(strategies)  # made once: a group is also the template that siblings are found by
+        self._groups = _grouped(strategies)
         self.classifier = classify
         self.key = key
         self.siblings = Siblings(_templates(self._groups), max_keys=max_keys) if key is not None else None
@@ -64,13 +64,23 @@ class Pipeline(Strategy):
         return step if self.key is None and self.classifier is None else partial(self._within, step)
 
     def _compose(self, step: Step, inside: Inside) -> Step:
+        place = sum(len(group) for group in self._groups if isinstance(group, tuple))  # the gates come first in a key's state
         for group in reversed(self._groups):
             if isinstance(group, Strategy):
                 step = group.fold(step, inside)
+                inside = (*group.gates, *inside)
                 continue
-            step = partial(guarded if self.key is None else _guarded_by_key, group, step)
-            inside = (group, *inside)
+            place -= len(group)
+            ours = slice(place, place + len(group))
+            step = partial(guarded, group, step) if self.key is None else partial(_guarded_by_key, ours, step)
+            inside = (*group, *inside)
         return step
+
+    @property
+    def gates(self) -> Inside:
+        if self.key is not None:
+            return ()
+        return tuple(gate for group in self._groups for gate in (group if isinstance(group, tuple) else group.gates))
 
     def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         return self.fold(call)(attempt)
@@ -93,7 +103,8 @@ class Pipeline(Strategy):
         if self.classifier is not None:
             attempt.classifier = self.classifier
         if self.key is not None and self.siblings is not None:
-            attempt.key = self.key(*attempt.args, **(attempt.kwargs or {}))
+            args, kwargs = attempt.args, attempt.kwargs
+            attempt.key = self.key(*args, **kwargs) if kwargs else self.key(*args)
             attempt.siblings = ((self.siblings.templates, self.siblings[attempt.key]), *attempt.siblings)
             attempt.plain = False
 
@@ -101,8 +112,9 @@ class Pipeline(Strategy):
         return f"Pipeline({', '.join(repr(strategy) for strategy in self.strategies)})"
 
 
-def _guarded_by_key(group: tuple[Gate, ...], call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
-    return guarded(attempt.sibling(group), call, attempt)
+def _guarded_by_key(group: slice, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
+    state: Any = attempt.siblings[0][1]  # of the innermost pipeline with a key, which is ours
+    return guarded(state[group], call, attempt)
 
 
 def _check(strategy: object, classify: Classifier | None) -> None:
@@ -132,7 +144,7 @@ def _grouped(strategies: Sequence[Strategy]) -> list[Strategy | tuple[Gate, ...]
 
 
 def _templates(groups: Sequence[Strategy | tuple[Gate, ...]]) -> list[Any]:
-    """What has state of its own for each key: groups of gates, what hedges have learned, and budgets, which may be shared."""
+    """What has state of its own for each key: gates, what hedges have learned, and budgets, which may be shared."""
     states = [group.state for group in groups if isinstance(group, Hedge)]
     budgets = {id(budget): budget for group in groups if (budget := getattr(group, "budget", None)) is not None}
-    return [*(group for group in groups if isinstance(group, tuple)), *states, *budgets.values()]
+    return [*(gate for group in groups if isinstance(group, tuple) for gate in group), *states, *budgets.values()]
