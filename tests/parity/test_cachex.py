@@ -11,6 +11,7 @@ from resilient import (
     CircuitOpen,
     Exponential,
     Pipeline,
+    Policy,
     Retry,
     RetryableError,
     Timeout,
@@ -232,6 +233,29 @@ async def test_jitter_is_not_cut_off_by_the_cap() -> None:
 
     assert max(waits) <= 5
     assert len(set(waits)) == 49
+
+
+@pytest.mark.parametrize(
+    ("policy", "delays", "threshold"),
+    [
+        (Policy.default(), (3, 0.1, 5, 2.0), (5, 30, 3)),
+        (Policy.aggressive(), (5, 0.05, 10, 1.5), (10, 10, 5)),
+        (Policy.conservative(), (2, 0.5, 2, 2.0), (3, 60, 1)),
+    ],
+    ids=["default", "aggressive", "conservative"],
+)
+async def test_the_three_presets_have_its_numbers(
+    policy: Policy, delays: tuple[float, ...], threshold: tuple[float, ...]
+) -> None:
+    """Default, aggressive, conservative."""
+    retry, gate = policy.retry, policy.circuit_breaker
+    assert retry is not None
+    assert gate is not None
+    backoff, settings = retry.backoff, gate.settings
+    assert isinstance(backoff, Exponential)
+
+    assert (retry.attempts, backoff.initial, backoff.maximum, backoff.factor) == delays
+    assert (settings.consecutive_failures, settings.open_for, settings.half_open_calls) == threshold
 
 
 # Both

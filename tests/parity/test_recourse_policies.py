@@ -1,0 +1,127 @@
+"""What recourse offers by policies and keys, written with this library; what is wrong there is right here."""
+
+from typing import Any
+
+import pytest
+
+from helpers import Failure, Script
+from resilient import CircuitBreaker, Exponential, Policy, Retry, TimeoutExceeded
+from resilient.policy.key import PolicyKey
+from resilient.policy.names import Names
+from resilient.policy.normalise import policy_from_document
+from resilient.policy.providers.static import StaticProvider
+from resilient.strategies.budget import TokenBudget
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]
+
+
+def backoff_of(policy: Policy) -> tuple[Any, ...]:
+    assert policy.retry is not None
+    backoff = policy.retry.backoff
+    assert isinstance(backoff, Exponential)
+    return policy.retry.attempts, backoff.initial, backoff.maximum, backoff.factor, backoff.jitter
+
+
+# Policies
+
+
+async def test_the_explicit_policy_runs() -> None:
+    """Five attempts, 25 ms to 250 ms, equal jitter, two seconds for all, 250 ms for each."""
+    policy = Policy(
+        retry=Retry(attempts=5, backoff=Exponential(initial=0.025, maximum=0.25, factor=2, jitter="equal")),
+        timeout=2.0,
+        attempt_timeout=0.25,
+        classifier="always",
+    )
+    callee = Script(Failure())
+    with pytest.raises(Failure):
+        await policy.pipeline().call(callee)
+    with pytest.raises(TimeoutExceeded):
+        await policy.pipeline().call(Script("value", seconds=10))
+
+    assert callee.calls == 5
+
+
+async def test_there_are_presets() -> None:
+    """With the numbers of recourse; those of HTTP are our own: a budget in place of limits that cut what runs."""
+    assert backoff_of(Policy.http()) == (3, 0.1, 5.0, 2, "full")
+    assert backoff_of(Policy.database()) == (3, 0.1, 5.0, 2, "equal")
+    assert backoff_of(Policy.background_job()) == (5, 1.0, 30.0, 2, "full")
+    assert backoff_of(Policy.low_latency()) == (2, 0.01, 0.05, 2, "equal")
+    assert Policy.low_latency().hedge is not None
+
+
+async def test_values_out_of_range_are_clamped_and_recorded() -> None:
+    """There the record is lost (probe R), and a largest delay below the first one leaks through its ceiling."""
+    policy = policy_from_document({"retry": {"attempts": 100, "backoff": {"initial": 60, "maximum": 0.01}}})
+    attempts, initial, maximum, _, _ = backoff_of(policy)
+
+    assert (attempts, initial, maximum) == (10, 30, 30)
+    assert policy.normalisation.changed
+    assert set(policy.normalisation.fields) == {"retry.attempts", "retry.backoff.initial", "retry.backoff.maximum"}
+
+
+async def test_the_circuit_is_clamped_without_hedging() -> None:
+    """There its values stay as they are unless hedging is on (probe D)."""
+    policy = policy_from_document({"circuit_breaker": {"consecutive_failures": 0, "open_for": "1ms"}})
+
+    assert policy.circuit_breaker is not None
+    assert policy.circuit_breaker.settings.consecutive_failures == 1
+    assert policy.circuit_breaker.settings.open_for == 0.1
+    assert policy.normalisation.fields == ("circuit_breaker.consecutive_failures", "circuit_breaker.open_for")
+
+
+async def test_in_code_a_value_out_of_range_is_an_error() -> None:
+    """There `policy.New` silently gives the default policy where an option makes no sense."""
+    with pytest.raises(ValueError, match="attempts=0"):
+        Policy(retry=Retry(on=Failure, attempts=0))
+
+
+async def test_durations_are_seconds_or_text() -> None:
+    """There they are whole nanoseconds in JSON."""
+    policy = policy_from_document({"timeout": "1.5s", "attempt_timeout": 0.25})
+
+    assert policy.timeout is not None
+    assert repr(policy.timeout) == "Timeout(1.5)"
+
+
+# What policies name
+
+
+async def test_a_classifier_of_ones_own_takes_none_away() -> None:
+    """There `"http"` is gone as soon as one is registered (probe W)."""
+    names = Names(classifiers={"mine": Names().classifier("always")})
+
+    assert set(names.classifiers) >= {"mine", "always", "auto", "http"}
+
+
+async def test_a_budget_is_found_by_its_name() -> None:
+    """All policies that name it share it; an attempt may cost more in one than in another."""
+    budget = TokenBudget(2, refill=0)
+    names = Names(budgets={"shared": budget})
+    document = {"retry": {"backoff": {"kind": "constant", "delay": 0.001}, "budget": {"name": "shared", "cost": 2}}}
+    policy = policy_from_document({**document, "classifier": "always"})
+    callees = Script(Failure()), Script(Failure())
+    for callee in callees:
+        with pytest.raises(Failure):
+            await policy.pipeline(names=names).call(callee)
+
+    assert [callee.calls for callee in callees] == [2, 1]
+
+
+async def test_triggers_have_names() -> None:
+    """`fixed_delay`, and the percentiles, p50 among them, which recourse forgot in its default executor."""
+    assert set(Names().triggers) == {"fixed_delay", "p50", "p90", "p95", "p99"}
+
+
+# Providers
+
+
+async def test_policies_come_from_a_provider() -> None:
+    """By key, and a default for the others; the policy says where it comes from."""
+    mine, others = Policy(retry=Retry(on=Failure)), Policy(circuit_breaker=CircuitBreaker())
+    provider = StaticProvider({"user-service.GetUser": mine}, default=others)
+
+    assert provider.current(PolicyKey("user-service", "GetUser")) == mine
+    assert provider.current(PolicyKey("user-service", "Other")) == others
+    assert provider.current(PolicyKey("user-service", "GetUser")).source == "static"
