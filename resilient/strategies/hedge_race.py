@@ -20,7 +20,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from resilient import clock
-from resilient.context import Attempt, time_left
+from resilient.context import Attempt, call_time_left
 from resilient.observe.events import HedgeFinished, HedgeResult, HedgeStarted
 from resilient.outcome import Health, Kind, Verdict
 from resilient.strategies.lingering import dispose_of
@@ -139,7 +139,7 @@ class Race:
     async def run(self, now: float) -> Any:
         """Run the legs; the first answer, or the failure that says most."""
         self._original = original = _Leg(self._attempt, now)
-        self._limit = now + time_left(self._attempt.deadline)
+        self._limit = now + call_time_left(self._attempt.deadline)  # anyio's deadlines end the legs, and with them the race
         self._loop = _running_loop()
         try:
             async with anyio.create_task_group() as self._group:

@@ -10,12 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import breaker, bulkhead, fallback, http_transport, limiter, memory, pipelines, report, retry, streams, timeout
+from benchmarks import (
+    breaker,
+    bulkhead,
+    fallback,
+    hedge,
+    http_transport,
+    limiter,
+    memory,
+    pipelines,
+    report,
+    retry,
+    streams,
+    timeout,
+)
 from benchmarks.harness import Case, Group, cases_of, measure
 
 GROUPS: Final[tuple[Group, ...]] = tuple(
     group
-    for module in (retry, breaker, bulkhead, limiter, timeout, fallback, pipelines, streams, http_transport)
+    for module in (retry, breaker, bulkhead, limiter, timeout, hedge, fallback, pipelines, streams, http_transport)
     for group in module.GROUPS
 )
 MEMORY: Final = "memory"

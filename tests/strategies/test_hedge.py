@@ -233,7 +233,7 @@ async def test_no_hedge_is_started_that_would_begin_too_late() -> None:
     with deadline(10):
         await Hedge(11).call(callee)
     with anyio.move_on_after(1):
-        await Hedge(1).call(callee)
+        await Hedge(1.5).call(callee)
 
     assert len(callee.at) == 3
 
