@@ -88,11 +88,11 @@ class _Reader:
         """The arguments of `Policy`."""
         table = self._table("", document)
         preset = self._value("preset", table["preset"], FIELDS["preset"]) if "preset" in table else None
+        table = {name: value for name, value in table.items() if name != "preset"}
         if preset is not None:
             table = _merged(PRESETS[preset], table)
         top = [path for path in (*FIELDS, *SECTIONS) if "." not in path]
         fields = self._fields("", table, top)
-        fields.pop("preset", None)
         for section, strategy in (("retry", fields.get("retry")), ("hedge", fields.get("hedge"))):
             if strategy is not None:
                 made, named = strategy
@@ -107,7 +107,8 @@ class _Reader:
         for name, value in table.items():
             where = prefix + name
             if name not in known:
-                self.problem(where, "unknown" + nearest(name, dict.fromkeys(known)))
+                parts = (*path.split("."), name) if path else (name,)  # it may have a dot in it
+                self.problems.append(Problem(parts, "unknown" + nearest(name, dict.fromkeys(known))))
             elif where in SECTIONS:
                 values[name] = self._section(where, value)
             else:
@@ -200,7 +201,7 @@ class _Reader:
         if isinstance(number, bool) or not isinstance(number, int if integral else (int, float)):
             self.problem(path, f"{_shown(value)}: expected {_EXPECTED[field.type]}")
             return None
-        if math.isnan(number) if isinstance(number, float) else False:
+        if isinstance(number, float) and not math.isfinite(number):
             self.problem(path, f"{_shown(value)}: expected {_EXPECTED[field.type]}")
             return None
         low, high = self._bounds[path]
