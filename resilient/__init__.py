@@ -7,9 +7,15 @@ The public names, re-exported. The map of the package:
 
 from resilient.context import Attempt, current_attempt, deadline
 from resilient.errors import (
+    BudgetDenied,
     BulkheadFull,
     CircuitOpen,
     DeadlineExceeded,
+    InvalidPolicy,
+    NoClassifier,
+    NoPolicy,
+    PolicyNotFound,
+    ProviderError,
     RateLimited,
     Rejected,
     ResilienceError,
@@ -24,12 +30,20 @@ from resilient.observe.logs import configure_logging
 from resilient.observe.timeline import Timeline, TimelineStatistics, record_timeline, timeline_of
 from resilient.outcome import Classifier, Health, Kind, Outcome, RateHint, Verdict
 from resilient.pipeline import Pipeline
-from resilient.policy.schema import Policy
+from resilient.policy.executor import Resilience, current_policy
+from resilient.policy.facade import call, call_with_timeline, configure, default, protect
+from resilient.policy.key import PolicyKey
+from resilient.policy.names import BudgetRef
+from resilient.policy.normalise import policy_from_document
+from resilient.policy.override import override
+from resilient.policy.providers.base import Provider
+from resilient.policy.providers.static import StaticProvider
+from resilient.policy.schema import Normalisation, Policy
 from resilient.strategies.adaptive_limit import AdaptiveLimit, AdaptiveLimitStatistics
 from resilient.strategies.adaptive_rate import AdaptiveRate, AdaptiveRateStatistics
 from resilient.strategies.backoff import Backoff, ByVerdict, Constant, Exponential, Fibonacci, Linear
 from resilient.strategies.base import Step, Strategy
-from resilient.strategies.budget import BudgetStatistics, RetryBudget
+from resilient.strategies.budget import Budget, BudgetStatistics, RetryBudget, Spending, TokenBudget, UnlimitedBudget
 from resilient.strategies.bulkhead import Bulkhead, BulkheadStatistics
 from resilient.strategies.chaos import Chaos, ChaosStatistics
 from resilient.strategies.circuit_breaker import BreakerCounts, BreakerStatistics, CircuitBreaker
@@ -55,6 +69,9 @@ __all__ = (
     "Backoff",
     "BreakerCounts",
     "BreakerStatistics",
+    "Budget",
+    "BudgetDenied",
+    "BudgetRef",
     "BudgetStatistics",
     "Bulkhead",
     "BulkheadFull",
@@ -78,6 +95,7 @@ __all__ = (
     "Health",
     "Hedge",
     "HedgeStatistics",
+    "InvalidPolicy",
     "Keyed",
     "Kind",
     "Latency",
@@ -86,20 +104,30 @@ __all__ = (
     "Linear",
     "Lingering",
     "Listener",
+    "NoClassifier",
+    "NoPolicy",
+    "Normalisation",
     "Outcome",
     "Percentile",
     "Permit",
     "Pipeline",
     "Policy",
+    "PolicyKey",
+    "PolicyNotFound",
+    "Provider",
+    "ProviderError",
     "RateHint",
     "RateLimited",
     "Rejected",
+    "Resilience",
     "ResilienceError",
     "Retry",
     "RetryBudget",
     "RetryableError",
     "SlidingWindow",
     "SlidingWindowStatistics",
+    "Spending",
+    "StaticProvider",
     "Step",
     "Strategy",
     "Throttle",
@@ -111,13 +139,23 @@ __all__ = (
     "TimeoutExceeded",
     "TokenBucket",
     "TokenBucketStatistics",
+    "TokenBudget",
     "Trigger",
+    "UnlimitedBudget",
     "Verdict",
     "add_listener",
+    "call",
+    "call_with_timeline",
+    "configure",
     "configure_logging",
     "current_attempt",
+    "current_policy",
     "deadline",
+    "default",
     "listening",
+    "override",
+    "policy_from_document",
+    "protect",
     "record_timeline",
     "remove_listener",
     "timeline_of",

@@ -204,11 +204,11 @@ def invoke(attempt: Attempt) -> Any:
 
 
 async def _invoke_as_current(attempt: Attempt) -> Any:
-    outer = current()
-    started = clock.now()
+    outer, kwargs = current(), attempt.kwargs
+    started = 0.0 if attempt.watch is None else clock.now()
     _current.set(attempt)
     try:
-        value = await attempt.fn(*attempt.args, **(attempt.kwargs or {}))
+        value = await (attempt.fn(*attempt.args, **kwargs) if kwargs else attempt.fn(*attempt.args))
     except BaseException as error:
         if attempt.watch is not None:
             tell_attempt_finished(attempt, attempt.watch, started, error, failed=True)

@@ -12,12 +12,12 @@ import itertools
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, Generic, Protocol, Self, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from resilient import clock
 from resilient._arguments import integer
 
-__all__ = ("Keyed", "Siblings", "Template")
+__all__ = ("Bounded", "Keyed", "Siblings", "Template")
 
 T = TypeVar("T", bound="Template")
 S = TypeVar("S")
@@ -38,8 +38,8 @@ class Template(Protocol):
         ...
 
 
-class _Bounded(Generic[S]):
-    """The bounded dictionary behind both classes below."""
+class Bounded(Generic[S]):
+    """The bounded dictionary of state per key: make one, ask whether one is fresh; the rest follows."""
 
     __slots__ = ("_overflow", "_states", "_warned", "max_keys")
 
@@ -103,7 +103,7 @@ class _Bounded(Generic[S]):
         return self._overflow
 
 
-class Keyed(_Bounded[T]):
+class Keyed(Bounded[T]):
     """One stateful strategy per key: `Keyed(TokenBucket(100), max_keys=10_000)["alice"]`.
 
     Args:
@@ -134,7 +134,7 @@ class Keyed(_Bounded[T]):
         return {key: getattr(state, "statistics")() for key, state in self._states.items()}  # noqa: B009  not of the protocol
 
 
-class Siblings(_Bounded[tuple[Template, ...]]):
+class Siblings(Bounded[tuple[Template, ...]]):
     """The stateful parts of a pipeline per key: one sibling for each of `templates`, in their order."""
 
     __slots__ = ("templates",)

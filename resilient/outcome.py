@@ -75,6 +75,12 @@ class Outcome(Generic[T]):
         """Whether the callee raised."""
         return self.error is not None
 
+    def unwrap(self) -> T:
+        """The value; or the exception is raised, the same object."""
+        if self.error is not None:
+            raise self.error
+        return cast("T", self.value)
+
 
 @dataclass(frozen=True, slots=True)
 class RateHint:

@@ -12,6 +12,7 @@ from typing import Any
 
 from resilient.context import Attempt, invoke
 from resilient.keyed import Siblings
+from resilient.lint import Finding, lint
 from resilient.outcome import Classifier
 from resilient.strategies.base import Inside, Step, Strategy
 from resilient.strategies.gate import Gate, guarded
@@ -89,6 +90,11 @@ class Pipeline(Strategy):
         self._enter(attempt)
         return self._step(attempt)
 
+    @property
+    def step(self) -> Step:
+        """All strategies around the callee, for an attempt that has our classifier and, where there is one, our key already."""
+        return self._step
+
     async def _within(self, step: Step, attempt: Attempt) -> Any:
         """Inside of another strategy: what is ours is not its own."""
         theirs = attempt.classifier, attempt.key, attempt.siblings
@@ -107,6 +113,10 @@ class Pipeline(Strategy):
             attempt.key = self.key(*args, **kwargs) if kwargs else self.key(*args)
             attempt.siblings = ((self.siblings.templates, self.siblings[attempt.key]), *attempt.siblings)
             attempt.plain = False
+
+    def lint(self) -> tuple[Finding, ...]:
+        """What can't work or is dangerous in this composition, errors first; empty where all is well. See `resilient.lint`."""
+        return lint(self.strategies, classify=self.classifier, keyed=self.key is not None)
 
     def __repr__(self) -> str:
         return f"Pipeline({', '.join(repr(strategy) for strategy in self.strategies)})"

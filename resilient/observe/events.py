@@ -2,7 +2,7 @@
 
 An event is made after the fact, outside of every critical section, and handed to listeners (`resilient.observe.listeners`).
 *Notable* ones (a retry, a rejection, a change of state, ...) are what an operator must see and are always made;
-*routine* ones (`AttemptFinished`, `CallFinished`) are made only while somebody listens, so that a success costs nothing.
+*routine* ones (`CallStarted`, `AttemptFinished`, `CallFinished`) are made only while somebody listens: a success costs nothing.
 Times are seconds on the clock of `resilient.clock`. Texts never hold a query, a credential, a header or a body.
 """
 
@@ -18,6 +18,7 @@ __all__ = (
     "BudgetDecision",
     "CallFinished",
     "CallRejected",
+    "CallStarted",
     "ChaosInjected",
     "Event",
     "FallbackUsed",
@@ -25,6 +26,7 @@ __all__ = (
     "HedgeResult",
     "HedgeStarted",
     "LimitChanged",
+    "PolicyApplied",
     "PolicyRefused",
     "PolicyReloaded",
     "PolicyUnavailable",
@@ -377,6 +379,62 @@ class PolicyUnavailable(Event):
     why: str
     serving: Literal["lkg", "none"]
     retry_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStarted(Event):
+    """An executor begins a call. It says which policy applies, and why.
+
+    Attributes:
+        policy_id: the `id` of the policy.
+        policy_source: where it comes from: `code`, `static`, `file`, `remote`, `lkg`, `default` or `override`.
+        policy_error: why the provider gave none, or "": `policy_not_found`, `provider_unavailable`, `policy_fetch_failed`,
+            or `provider_raised`.
+        missing_policy_mode: what was done then, or "": `fallback`, `allow` or `deny`.
+        clamped_fields: the fields that were brought into bounds.
+        missing: what the policy names and nobody has registered: the kind, its name, and what was done.
+
+    """
+
+    policy_id: str = ""
+    policy_source: str = ""
+    policy_error: str = ""
+    missing_policy_mode: str = ""
+    clamped_fields: tuple[str, ...] = ()
+    missing: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """As texts by name, for a span or a log: those that have something to say."""
+        told = {
+            "policy_id": self.policy_id,
+            "policy_source": self.policy_source,
+            "policy_error": self.policy_error,
+            "missing_policy_mode": self.missing_policy_mode,
+            "policy_normalized": "true" if self.clamped_fields else "",
+            "policy_clamped_fields": ",".join(self.clamped_fields),
+        }
+        for kind, name, mode in self.missing:
+            told |= {f"{kind}_name": name, f"{kind}_error": f"{kind}_not_found", f"missing_{kind}_mode": mode}
+        return {name: text for name, text in told.items() if text}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyApplied(Event):
+    """An executor has taken up another policy for a key, while somebody listens.
+
+    Attributes:
+        policy_id: its `id`.
+        policy_source: where it comes from.
+        kept: the parts that went on with their state, under new settings.
+        made: the parts that began afresh.
+
+    """
+
+    policy_id: str
+    policy_source: str
+    kept: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from resilient._arguments import integer
-from resilient.observe.events import AttemptFinished, CallFinished, CallRejected, Event, RetryScheduled
+from resilient.observe.events import AttemptFinished, CallFinished, CallRejected, CallStarted, Event, RetryScheduled
 from resilient.observe.listeners import listening
 from resilient.observe.waterfall import render
 from resilient.outcome import SUCCESS, Kind
@@ -92,6 +92,12 @@ class Timeline:
             success=bool(ends) and _ended_well(ends[-1]),
             last_error=next((event.error for event in reversed(attempts) if event.error), ""),
         )
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Which policy applied to the last call of an executor, and why: `policy_id`, `policy_source`, and so on."""
+        started = [event for event in self.events if isinstance(event, CallStarted)]
+        return started[-1].attributes if started else {}
 
     def __repr__(self) -> str:
         return f"<Timeline: {len(self.events)} events, {len(self.attempts)} attempts, {self.dropped} dropped>"
