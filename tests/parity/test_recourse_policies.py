@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
+import resilient
 from helpers import Failure, Script
-from resilient import CircuitBreaker, Exponential, Policy, Retry, TimeoutExceeded
+from resilient import CircuitBreaker, Exponential, Hedge, Policy, Retry, TimeoutExceeded
+from resilient.errors import BudgetDenied, NoClassifier, NoPolicy
+from resilient.policy.executor import Resilience
 from resilient.policy.key import PolicyKey
 from resilient.policy.names import Names
 from resilient.policy.normalise import policy_from_document
@@ -15,11 +18,157 @@ from resilient.strategies.budget import TokenBudget
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]
 
 
+FIVE = Retry(on=Failure, attempts=5, backoff=[0.1])
+
+
 def backoff_of(policy: Policy) -> tuple[Any, ...]:
     assert policy.retry is not None
     backoff = policy.retry.backoff
     assert isinstance(backoff, Exponential)
     return policy.retry.attempts, backoff.initial, backoff.maximum, backoff.factor, backoff.jitter
+
+
+# The executor
+
+
+async def test_the_quick_start_runs() -> None:
+    """One function, a key, the callee; a default policy and a default executor."""
+    assert await resilient.call("user-service.GetUser", Script(ConnectionError(), {"id": "123"})) == {"id": "123"}
+
+
+async def test_a_callee_without_a_value_is_called_alike() -> None:
+    """`Do` and `DoValue` are one."""
+    assert await resilient.call("user-service.DeleteUser", Script(None)) is None
+
+
+async def test_the_standard_executor_runs() -> None:
+    """With defaults that are safe: HTTP outcomes are known, a mistake in a program is not retried."""
+    executor = Resilience()
+    callee = Script(KeyError("typo"))
+    with pytest.raises(KeyError):
+        await executor.call("user-service.GetUser", callee)
+
+    assert callee.calls == 1
+
+
+async def test_a_policy_belongs_to_a_key() -> None:
+    """`NewExecutor(WithPolicy(key, MaxAttempts(5)))`; the decorator keeps the key with the function."""
+    executor = Resilience(policies={"user-service.GetUser": Policy(retry=FIVE)})
+    callee, other = Script(Failure()), Script(Failure())
+    with pytest.raises(Failure):
+        await executor.protect("user-service.GetUser")(callee)()
+    with pytest.raises(Failure):
+        await executor.call("user-service.Other", other)
+
+    assert (callee.calls, other.calls) == (5, 3)
+
+
+async def test_the_default_executor_can_be_replaced() -> None:
+    """There it is too late once it was used: `SetGlobal` then only writes a line to the log."""
+    before = resilient.configure()
+    resilient.configure(policies={"user-service.GetUser": Policy(retry=FIVE)})
+    callee = Script(Failure())
+    try:
+        with pytest.raises(Failure):
+            await resilient.call("user-service.GetUser", callee)
+    finally:
+        resilient.configure(before)
+
+    assert callee.calls == 5
+
+
+async def test_a_call_hands_out_its_timeline() -> None:
+    """With its outcome, also where it failed; there the function that did this is gone."""
+    outcome, timeline = await Resilience().call_with_timeline("user-service.GetUser", Script(Failure()))
+
+    assert isinstance(outcome.error, Failure)
+    assert timeline.statistics().attempts == 3
+
+
+async def test_the_timeline_says_which_policy_it_was() -> None:
+    """There all of these are lost (probe R)."""
+    clamped = policy_from_document({"id": "v7", "retry": {"attempts": 100}, "classifier": "always"})
+    executor = Resilience(policies={"user-service.GetUser": clamped})
+    _, known = await executor.call_with_timeline("user-service.GetUser", Script("value"))
+    _, unknown = await executor.call_with_timeline("user-service.Other", Script("value"))
+
+    assert known.attributes == {
+        "policy_id": "v7",
+        "policy_source": "static",
+        "policy_normalized": "true",
+        "policy_clamped_fields": "retry.attempts",
+    }
+    assert unknown.attributes == {
+        "policy_source": "default",
+        "policy_error": "policy_not_found",
+        "missing_policy_mode": "fallback",
+    }
+
+
+# What is missing
+
+
+@pytest.mark.parametrize(("mode", "calls"), [("fallback", 3), ("allow", 1)])
+async def test_a_missing_policy(mode: Any, calls: int) -> None:
+    """The default policy, or a single attempt, ..."""
+    callee = Script(Failure())
+    with pytest.raises(Failure):
+        await Resilience(missing_policy=mode).call("user-service.GetUser", callee)
+
+    assert callee.calls == calls
+
+
+async def test_a_missing_policy_may_be_denied() -> None:
+    """... or a refusal, of a type of its own."""
+    callee = Script("value")
+    with pytest.raises(NoPolicy):
+        await Resilience(missing_policy="deny").call("user-service.GetUser", callee)
+
+    assert callee.calls == 0
+
+
+NAMES_A_BUDGET = Policy(retry=FIVE, retry_budget="shared")
+
+
+async def test_a_missing_budget() -> None:
+    """Denied by default; allowed if somebody says so, once more for reviews to see."""
+    policies = {"user-service.GetUser": NAMES_A_BUDGET}
+    callee = Script("value")
+    with pytest.raises(BudgetDenied):
+        await Resilience(policies=policies).call("user-service.GetUser", callee)
+    modes: tuple[Any, ...] = ("allow", "allow_unsafe")
+    for mode in modes:
+        executor = Resilience(policies=policies, missing_budget=mode)
+        _, timeline = await executor.call_with_timeline("user-service.GetUser", callee)
+
+        assert timeline.attributes["missing_budget_mode"] == mode
+    assert callee.calls == 2
+
+
+async def test_a_missing_classifier() -> None:
+    """The default one, or a refusal."""
+    policies = {"user-service.GetUser": Policy(classifier="mine")}
+    _, timeline = await Resilience(policies=policies).call_with_timeline("user-service.GetUser", Script("value"))
+    with pytest.raises(NoClassifier):
+        await Resilience(policies=policies, missing_classifier="deny").call("user-service.GetUser", Script("value"))
+
+    assert timeline.attributes["classifier_error"] == "classifier_not_found"
+
+
+async def test_a_missing_trigger() -> None:
+    """A fixed delay, or no hedge."""
+    policies = {"user-service.GetUser": Policy(hedge=Hedge(), hedge_trigger="mine")}
+    hedged, alone = Script("value", seconds=1), Script("value", seconds=1)
+    await Resilience(policies=policies).call("user-service.GetUser", hedged)
+    await Resilience(policies=policies, missing_trigger="deny").call("user-service.GetUser", alone)
+
+    assert (hedged.calls, alone.calls) == (2, 1)
+
+
+async def test_an_unknown_mode_is_refused() -> None:
+    """There it is some other mode (probe V)."""
+    with pytest.raises(ValueError, match="missing_policy='allow_unsafe'"):
+        Resilience(missing_policy="allow_unsafe")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 # Policies

@@ -28,6 +28,7 @@ from resilient import (
     LeakyBucket,
     Linear,
     Pipeline,
+    Policy,
     RateLimited,
     ResilienceError,
     Retry,
@@ -47,6 +48,8 @@ from resilient.observe.events import (
     RetryScheduled,
     TimedOut,
 )
+from resilient.policy.executor import Resilience
+from resilient.policy.key import PolicyKey
 from resilient.strategies.adaptive_limit import AdaptiveLimit
 from strategies.breakers import Highest
 
@@ -481,6 +484,16 @@ async def test_a_breaker_outside_of_a_retry_sees_too_little() -> None:
     assert (inside.state, outside.state) == ("open", "closed")
 
 
+async def test_the_lint_explains_a_breaker_outside_of_a_retry() -> None:
+    """With a mend. Of the order inside it has nothing to say."""
+    retry = Retry(on=Failure)
+    (finding,) = (each for each in Pipeline(CircuitBreaker(), retry).lint() if each.code == "retry-inside-breaker")
+
+    assert finding.severity == "warning"
+    assert finding.mend
+    assert "retry-inside-breaker" not in [each.code for each in Pipeline(retry, CircuitBreaker()).lint()]
+
+
 async def test_timeouts_stack_from_the_outside_in() -> None:
     """Ten seconds for the call, one for each attempt."""
     with record_timeline() as timeline, pytest.raises(TimeoutExceeded):
@@ -595,3 +608,30 @@ async def test_settings_are_keywords_and_copies_of_a_retry_change_some_of_them()
         await patient.call(callee)
 
     assert (retry.attempts, patient.attempts, callee.calls) == (3, 5, 5)
+
+
+class Switched:
+    """A provider whose policy changes."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def current(self, key: PolicyKey) -> Policy:
+        return self.policy
+
+    async def load(self, key: PolicyKey) -> Policy:
+        return self.policy
+
+
+async def test_a_policy_changes_while_calls_go_on() -> None:
+    """Dynamic reload: the next call has the new settings, and the breaker remembers what it has seen."""
+    provider = Switched(Policy(circuit_breaker=CircuitBreaker(consecutive_failures=5)))
+    executor = Resilience(provider=provider, default_classifier="always")
+    for _ in range(2):
+        with pytest.raises(Failure):
+            await executor.call("payment-api.Charge", Script(Failure()))
+    provider.policy = Policy(circuit_breaker=CircuitBreaker(consecutive_failures=3))
+    with pytest.raises(Failure):
+        await executor.call("payment-api.Charge", Script(Failure()))
+    with pytest.raises(CircuitOpen):
+        await executor.call("payment-api.Charge", Script("value"))
