@@ -26,7 +26,7 @@ _LONG_AGO: Final = -(1 << 127)
 class FlowSettings:
     """What siblings share. `size` tokens are the most that one call may take, and one that is `smooth` lets one go at a time.
 
-    A nanosecond brings `flow` units, a token is `unit` units; `at_once` and `most` are units too.
+    A nanosecond brings `flow` units, a token is `unit` units; `at_once` and `most` are units, too.
     """
 
     rate: float
@@ -37,14 +37,18 @@ class FlowSettings:
     flow: int
     unit: int
     at_once: int
-    most: int
+
+    @property
+    def most(self) -> int:
+        """What one call may take, in units."""
+        return self.size * self.unit
 
     @classmethod
     def of(cls, rate: float, per: float, size: int, max_wait: float | None, *, smooth: bool = False) -> Self:
         """The settings for arguments that were checked."""
         # str() gives the decimal that was meant: 0.1 is one tenth, not 3602879701896397 / 2**55.
         flow, unit = (Fraction(str(rate)) / (Fraction(str(per)) * 10**9)).as_integer_ratio()
-        return cls(rate, per, size, max_wait, smooth, flow, unit, unit if smooth else size * unit, size * unit)
+        return cls(rate, per, size, max_wait, smooth, flow, unit, unit if smooth else size * unit)
 
 
 class Flow(Limiter):

@@ -1,9 +1,9 @@
-"""Token buckets with tokens in them."""
+"""Rate limiters with tokens in them, and a throttle of a service that is well."""
 
 from collections.abc import Iterable
 
 from benchmarks.harness import Case, Group, Target, called, entered, fn, peer
-from resilient import TokenBucket
+from resilient import LeakyBucket, SlidingWindow, Throttle, TokenBucket
 
 PLENTY = 1_000_000_000
 
@@ -12,6 +12,10 @@ def own() -> Iterable[Case]:
     bucket = TokenBucket(PLENTY)
     yield called("resilient @TokenBucket", bucket(fn), ours=True, targets=(Target(0.5),))
     yield entered("resilient async with bucket", bucket, ours=True, targets=(Target(0.5),))
+    yield called("resilient @LeakyBucket", LeakyBucket(PLENTY)(fn), ours=True)
+    yield called("resilient @SlidingWindow", SlidingWindow(PLENTY)(fn), ours=True)
+    yield called("resilient @SlidingWindow(exact)", SlidingWindow(1000, 1e-6, exact=True)(fn), ours=True)
+    yield called("resilient @Throttle", Throttle()(fn), ours=True)
 
 
 def aiolimiter() -> Iterable[Case]:

@@ -8,7 +8,20 @@ from functools import partial
 from typing import Any, Final
 
 from benchmarks.harness import fn, peer
-from resilient import Bulkhead, CircuitBreaker, Fallback, Keyed, Pipeline, Retry, RetryBudget, Timeout, TokenBucket
+from resilient import (
+    Bulkhead,
+    CircuitBreaker,
+    Fallback,
+    Keyed,
+    LeakyBucket,
+    Pipeline,
+    Retry,
+    RetryBudget,
+    SlidingWindow,
+    Throttle,
+    Timeout,
+    TokenBucket,
+)
 
 INSTANCES: Final = 2000
 KEYS: Final = 100_000
@@ -34,6 +47,9 @@ def own() -> Mapping[str, Make]:
         "resilient CircuitBreaker": CircuitBreaker,
         "resilient Bulkhead": lambda: Bulkhead(10),
         "resilient TokenBucket": lambda: TokenBucket(10),
+        "resilient SlidingWindow": lambda: SlidingWindow(10),
+        "resilient LeakyBucket": lambda: LeakyBucket(10),
+        "resilient Throttle": Throttle,
         "resilient Timeout": lambda: Timeout(10),
         "resilient Fallback": lambda: Fallback(0),
     }
