@@ -8,7 +8,7 @@ httpx2 is in `resilient_integrations.httpx2`. What is promised of retries, bodie
 on HTTP semantics.
 """
 
-from typing import TypeVar, Unpack
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import httpx
 
@@ -16,7 +16,10 @@ from resilient_integrations._http.family import Family
 from resilient_integrations._http.transport import Settings, Transport
 from resilient_integrations._http.wrap import wrap_client
 
-__all__ = ("ResilientTransport", "wrap")
+__all__ = ("ResilientTransport", "policy_fetch", "wrap")
+
+if TYPE_CHECKING:
+    from resilient.policy.providers.remote import Fetch
 
 C = TypeVar("C", bound=httpx.AsyncClient)
 
@@ -47,3 +50,25 @@ def wrap(client: C, **settings: Unpack[Settings]) -> C:
 
     """
     return wrap_client(ResilientTransport, client, **settings)
+
+
+def policy_fetch(client: httpx.AsyncClient, url: str) -> "Fetch":
+    """How a `RemoteProvider` gets documents over HTTP: `RemoteProvider(policy_fetch(client, "https://example.com/policies.json"))`.
+
+    A body is read up to 1 000 000 bytes and never decompressed; redirects are followed within the origin only, up to three; only
+    JSON, TOML and YAML are read, by their content type. 304 means that nothing has changed, 404 and 410 that there is no document.
+    Needs the extra `config`.
+
+    Args:
+        client: its headers, authentication and TLS settings hold. It is not closed. Give it no `ResilientTransport` that takes
+            its own policies from here.
+        url: where the document is; `{key}` in it stands for the key, escaped, for a provider with `per_key=True`.
+
+    Raises:
+        TypeError: it is not an `httpx.AsyncClient`.
+        ModuleNotFoundError: the extra `config` is not installed.
+
+    """
+    from resilient_integrations._http.policy_fetch import HttpFetch  # noqa: PLC0415  it needs the extra `config`
+
+    return HttpFetch(ResilientTransport.family, client, url)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from random import Random
-from typing import Final
+from typing import Final, get_args
 
 import anyio
 import anyio.to_thread
@@ -54,6 +54,11 @@ class Fetched:
     format: Format = "json"
     etag: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, bytes) or self.format not in get_args(Format):
+            msg = f"text={type(self.text).__name__}, format={self.format!r}: expected bytes, and 'json', 'toml' or 'yaml'"
+            raise TypeError(msg)
+
 
 class NotModified:
     """What a fetch gives where the document is still the one that the `etag` names: the object `NOT_MODIFIED`."""
@@ -69,7 +74,7 @@ None where there is none. Whatever exception it raises means that the source can
 class RemoteProvider(Watching):
     """Policies from a remote source.
 
-        async with RemoteProvider(http_fetch("https://config.example.com/policies.json")) as provider:
+        async with RemoteProvider(policy_fetch(client, "https://config.example.com/policies.json")) as provider:
             resilience = Resilience(provider)
 
     In the block a background task keeps the policies fresh. Without it the first call after `ttl` fetches, for at most `timeout`
@@ -80,7 +85,7 @@ class RemoteProvider(Watching):
     disk serves, and where that is not there either, `load()` raises `ProviderError`, at once until the source is asked again.
 
     Args:
-        fetch: asks the source; see `Fetch`. `resilient_integrations.httpx.http_fetch` makes one.
+        fetch: asks the source; see `Fetch`. `resilient_integrations.httpx.policy_fetch` makes one.
         per_key: each key has a document of its own, which holds the policy of that key, or a default (default False).
         ttl: seconds for which a document is fresh, above 0 (default 30). Up to a fifth is taken off at random, so that clients
             spread.
@@ -114,7 +119,7 @@ class RemoteProvider(Watching):
         random: Random = _random,
     ) -> None:
         if not callable(fetch):
-            msg = f"fetch={fetch!r}: expected an async function of a key and an etag, e.g. http_fetch(url)"
+            msg = f"fetch={fetch!r}: expected an async function of a key and an etag, e.g. policy_fetch(client, url)"
             raise TypeError(msg)
         self._fetch = fetch
         self._per_key = per_key
