@@ -3,12 +3,7 @@
 A `Gate` is a strategy that admits or refuses; its decisions are synchronous and are made by a state machine that is told the
 time. The hard contracts live in one place, `guarded()`: permits are taken in order and settled in reverse, on every way out
 (value, exception, cancellation), once. Events that a machine left in its outbox are told after that, never inside.
-A permit taken by hand is a `Lease`.
-
-Refusals come in runs, and an overload must not flood the log: the first of a run is logged, those after it are counted, and the
-number is told when a permit is granted again, a second after the first at the earliest. Listeners hear each of them.
-
-All mutable state of a gate, as far as it is of no machine: its outbox, which holds the events and counts the refusals.
+A permit taken by hand is a `Lease`. All mutable state of a gate, as far as it is of no machine: its outbox.
 """
 
 import math
@@ -21,13 +16,14 @@ from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
 from resilient import _switch, clock
 from resilient.context import NO_KWARGS, Attempt, current, invoke
 from resilient.errors import Rejected
-from resilient.observe.events import CallRejected, Event, RejectionsEnded
+from resilient.observe.events import CallRejected, Event
 from resilient.observe.listeners import emit_notable, everywhere, here, sink
 from resilient.outcome import ABANDONED, SUCCESS, Classifier, Health, Verdict, judge
 from resilient.strategies.base import Step, Strategy
 from resilient.strategies.lingering import Lingering
+from resilient.strategies.outbox import Outbox
 
-__all__ = ("Gate", "Lease", "Outbox", "Permit", "PermitBlock", "announce", "guarded", "leave_rejection")
+__all__ = ("Gate", "Lease", "Permit", "PermitBlock", "announce", "guarded", "leave_rejection")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,43 +55,6 @@ class _Uncounted:
 
 
 _UNCOUNTED: Final = _Uncounted()
-
-_SHORTEST_RUN: Final = 1.0
-"""Seconds: where grants and refusals alternate, each gate has two lines in so much time, and no more."""
-_LONGEST_RUN: Final = 60.0
-"""Seconds: where no permit is granted at all, the number is told so often."""
-
-
-class Outbox:
-    """What happened inside of a gate and is not told yet, and the run of refusals that goes on. None where there is neither."""
-
-    __slots__ = ("began", "events", "reason", "rejections", "telling")
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.telling = False
-        self.rejections = 0  # of the run; 0 where none goes on
-        self.began = 0.0
-        self.reason = ""
-
-    def count(self, strategy: str, reason: str, now: float) -> int:
-        """Which refusal of its run a new one is."""
-        if self.rejections and now - self.began >= _LONGEST_RUN:
-            self.end_run(strategy, now)
-        if not self.rejections:
-            self.began, self.reason = now, reason
-        self.rejections += 1
-        return self.rejections
-
-    def end_run(self, strategy: str, now: float) -> None:
-        """End the run, unless it is too young."""
-        seconds = now - self.began
-        if not self.rejections or seconds < _SHORTEST_RUN:
-            return
-        if self.rejections > 1:
-            told = RejectionsEnded(at=now, strategy=strategy, reason=self.reason, rejections=self.rejections, seconds=seconds)
-            self.events.append(told)
-        self.rejections = 0
 
 
 class Gate(Strategy):

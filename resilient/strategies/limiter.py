@@ -18,7 +18,8 @@ from resilient._arguments import integer
 from resilient.context import time_left
 from resilient.errors import RateLimited
 from resilient.outcome import Verdict
-from resilient.strategies.gate import Gate, Lease, Outbox, announce
+from resilient.strategies.gate import Gate, Lease, announce
+from resilient.strategies.outbox import Outbox
 from resilient.strategies.waiting import Line, Waiter
 
 __all__ = ("Limiter", "Tokens")
