@@ -6,7 +6,7 @@ import pytest
 
 import resilient
 from helpers import Failure, Script
-from resilient import CircuitBreaker, Exponential, Hedge, Policy, Retry, TimeoutExceeded
+from resilient import CircuitBreaker, CircuitOpen, Exponential, Hedge, Policy, Retry, TimeoutExceeded
 from resilient.errors import BudgetDenied, NoClassifier, NoPolicy
 from resilient.policy.executor import Resilience
 from resilient.policy.key import PolicyKey
@@ -26,6 +26,23 @@ def backoff_of(policy: Policy) -> tuple[Any, ...]:
     backoff = policy.retry.backoff
     assert isinstance(backoff, Exponential)
     return policy.retry.attempts, backoff.initial, backoff.maximum, backoff.factor, backoff.jitter
+
+
+# Keys
+
+
+async def test_a_key_is_parsed_at_its_first_dot() -> None:
+    """Without one the whole text is the name."""
+    key = PolicyKey.parse("user-service.GetUser")
+
+    assert (key.namespace, key.name) == ("user-service", "GetUser")
+    assert PolicyKey.parse("GetUser").name == "GetUser"
+    assert PolicyKey.parse(" a . b.c ").name == "b.c"
+
+
+async def test_two_keys_that_print_alike_are_equal() -> None:
+    """There {"", "a.b"} and {"a", "b"} print the same and differ."""
+    assert str(PolicyKey("", "a.b")) != str(PolicyKey("a", "b"))
 
 
 # The executor
@@ -169,6 +186,38 @@ async def test_an_unknown_mode_is_refused() -> None:
     """There it is some other mode (probe V)."""
     with pytest.raises(ValueError, match="missing_policy='allow_unsafe'"):
         Resilience(missing_policy="allow_unsafe")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class Broken:
+    """A provider that raises."""
+
+    def current(self, key: PolicyKey) -> None:
+        pass
+
+    async def load(self, key: PolicyKey) -> Policy:
+        raise ZeroDivisionError
+
+
+async def test_a_provider_that_raises_is_one_that_has_no_policy() -> None:
+    """There its panic is recovered only if somebody asked for it (`RecoverPanics`)."""
+    outcome, timeline = await Resilience(provider=Broken()).call_with_timeline("user-service.GetUser", Script("value"))
+
+    assert outcome.value == "value"
+    assert timeline.attributes["policy_error"] == "provider_raised"
+    assert timeline.attributes["missing_policy_mode"] == "fallback"
+
+
+async def test_each_key_has_a_circuit_of_its_own() -> None:
+    """A registry there; here the executor keeps it, and hands out the pipeline of a key for control by hand."""
+    executor = Resilience(policies={name: Policy(circuit_breaker=CircuitBreaker()) for name in ("svc.A", "svc.B")})
+    for strategy in executor.pipeline("svc.A").strategies:
+        assert isinstance(strategy, CircuitBreaker)
+        strategy.isolate()
+    with pytest.raises(CircuitOpen):
+        await executor.call("svc.A", Script("value"))
+
+    assert await executor.call("svc.B", Script("value")) == "value"
+    assert executor.statistics()["svc.A"]["circuit_breaker"].state == "isolated"
 
 
 # Policies
