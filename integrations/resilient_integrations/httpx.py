@@ -53,10 +53,10 @@ def wrap(client: C, **settings: Unpack[Settings]) -> C:
 
 
 def policy_fetch(client: httpx.AsyncClient, url: str) -> "Fetch":
-    """How a `RemoteProvider` gets documents over HTTP: `RemoteProvider(policy_fetch(client, "https://example.com/policies.json"))`.
+    """How a `RemoteProvider` gets policies over HTTP: `RemoteProvider(policy_fetch(client, "https://example.com/all.json"))`.
 
     A body is read up to 1 000 000 bytes and never decompressed; redirects are followed within the origin only, up to three; only
-    JSON, TOML and YAML are read, by their content type. 304 means that nothing has changed, 404 and 410 that there is no document.
+    """How a `RemoteProvider` gets policies over HTTP: `RemoteProvider(policy_fetch(client, "https://example.com/p.json"))`.
     Needs the extra `config`.
 
     Args:

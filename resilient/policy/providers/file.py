@@ -8,10 +8,11 @@ directory; neither changes the file that was there. All mutable state: `_now`.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import anyio
 import anyio.to_thread
 
 from resilient._arguments import Duration, seconds
@@ -105,8 +106,25 @@ class FileProvider(Watching):
             raise ModuleNotFoundError(msg, name="watchfiles") from error
         directories = {self.path.absolute().parent, self.path.resolve().parent}
         every = round(self._look_every * 1000)
-        async for _ in awatch(*directories, watch_filter=None, recursive=False, rust_timeout=every, yield_on_timeout=True):
-            self._take(await anyio.to_thread.run_sync(self._read))
+        stop = anyio.Event()
+        failure: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(_when_cancelled, stop.set)  # a thread waits for changes, and is told by nothing else
+            try:
+                async for _ in awatch(
+                    *directories,
+                    watch_filter=None,
+                    recursive=False,
+                    rust_timeout=every,
+                    yield_on_timeout=True,
+                    stop_event=stop,
+                ):
+                    self._take(await anyio.to_thread.run_sync(self._read))
+            except Exception as error:  # noqa: BLE001  it surfaces below, without the group around it
+                failure = error
+            group.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     def _read(self) -> Snapshot | InvalidPolicy | OSError:
         """Read the file, and change nothing: this may run in a thread."""
@@ -140,3 +158,10 @@ def _format_of(path: Path) -> Format:
         msg = f"path={str(path)!r}: the name does not tell the format; say format='toml', 'yaml' or 'json'"
         raise ValueError(msg)
     return found
+
+
+async def _when_cancelled(then: Callable[[], object]) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        then()
