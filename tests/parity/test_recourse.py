@@ -8,6 +8,7 @@ import pytest
 
 from helpers import RETRY, SECOND, VALUES, Failure, Fatal, Script, cancelled_after
 from resilient import (
+    Budget,
     Bulkhead,
     CircuitBreaker,
     CircuitOpen,
@@ -21,6 +22,8 @@ from resilient import (
     RetryBudget,
     Timeout,
     TimeoutExceeded,
+    TokenBudget,
+    UnlimitedBudget,
     Verdict,
     listening,
     record_timeline,
@@ -28,7 +31,6 @@ from resilient import (
 )
 from resilient.observe.events import BudgetDecision, RetryStopped
 from resilient.strategies.backoff import Jitter
-from resilient.strategies.budget import Budget, TokenBudget, UnlimitedBudget
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]
 

@@ -4,10 +4,20 @@ import anyio
 import pytest
 
 from helpers import Failure
-from resilient import CircuitBreaker, Event, Hedge, Pipeline, Retry, current_attempt, listening, record_timeline
+from resilient import (
+    CircuitBreaker,
+    Event,
+    Hedge,
+    Latency,
+    Pipeline,
+    Retry,
+    TokenBudget,
+    current_attempt,
+    listening,
+    record_timeline,
+)
 from resilient.observe.events import HedgeFinished, HedgeStarted
-from resilient.strategies.budget import TokenBudget
-from resilient.strategies.latency import P99, Latency
+from resilient.strategies.latency import P99
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]
 

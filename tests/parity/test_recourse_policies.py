@@ -6,14 +6,24 @@ import pytest
 
 import resilient
 from helpers import Failure, Script
-from resilient import CircuitBreaker, CircuitOpen, Exponential, Hedge, Policy, Retry, TimeoutExceeded
-from resilient.errors import BudgetDenied, NoClassifier, NoPolicy
-from resilient.policy.executor import Resilience
-from resilient.policy.key import PolicyKey
+from resilient import (
+    BudgetDenied,
+    CircuitBreaker,
+    CircuitOpen,
+    Exponential,
+    Hedge,
+    NoClassifier,
+    NoPolicy,
+    Policy,
+    PolicyKey,
+    Resilience,
+    Retry,
+    StaticProvider,
+    TimeoutExceeded,
+    TokenBudget,
+    policy_from_document,
+)
 from resilient.policy.names import Names
-from resilient.policy.normalise import policy_from_document
-from resilient.policy.providers.static import StaticProvider
-from resilient.strategies.budget import TokenBudget
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]
 

@@ -5,11 +5,19 @@ import json
 import pytest
 
 from helpers import Failure, Script
-from resilient import Dispatch, Exponential, Policy, Retry, current_attempt, record_timeline, timeline_of
+from resilient import (
+    Dispatch,
+    Exponential,
+    Policy,
+    Resilience,
+    Retry,
+    StaticProvider,
+    current_attempt,
+    record_timeline,
+    timeline_of,
+)
 from resilient.observe.events import AttemptFinished
-from resilient.policy.executor import Resilience
 from resilient.policy.providers.remote import Fetched, RemoteProvider
-from resilient.policy.providers.static import StaticProvider
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]
 

@@ -8,6 +8,7 @@ import pytest
 
 from helpers import Failure, Script
 from resilient import (
+    AdaptiveLimit,
     Bulkhead,
     BulkheadFull,
     Event,
@@ -27,7 +28,6 @@ from resilient.observe.events import (
     CallRejected,
     TimedOut,
 )
-from resilient.strategies.adaptive_limit import AdaptiveLimit
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]
 

@@ -16,7 +16,9 @@ from resilient import (
     Dispatch,
     Pipeline,
     Policy,
+    PolicyKey,
     RateLimited,
+    Resilience,
     ResilienceError,
     Retry,
     RetryableError,
@@ -32,8 +34,6 @@ from resilient.observe.events import (
     CallRejected,
     TimedOut,
 )
-from resilient.policy.executor import Resilience
-from resilient.policy.key import PolicyKey
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]
 
