@@ -53,15 +53,14 @@ def wrap(client: C, **settings: Unpack[Settings]) -> C:
 
 
 def policy_fetch(client: httpx.AsyncClient, url: str) -> "Fetch":
-    """How a `RemoteProvider` gets policies over HTTP: `RemoteProvider(policy_fetch(client, "https://example.com/all.json"))`.
-
-    A body is read up to 1 000 000 bytes and never decompressed; redirects are followed within the origin only, up to three; only
     """How a `RemoteProvider` gets policies over HTTP: `RemoteProvider(policy_fetch(client, "https://example.com/p.json"))`.
-    Needs the extra `config`.
+
+    A body is read up to 1 000 000 bytes and never decompressed; redirects are followed within the origin only, up to three;
+    only JSON, TOML and YAML are read, by their content type. 304 means that nothing has changed, 404 and 410 that there is no
+    document. Needs the extra `config`.
 
     Args:
-        client: its headers, authentication and TLS settings hold. It is not closed. Give it no `ResilientTransport` that takes
-            its own policies from here.
+        client: its headers, authentication and TLS settings hold. It is not closed.
         url: where the document is; `{key}` in it stands for the key, escaped, for a provider with `per_key=True`.
 
     Raises:
