@@ -24,6 +24,7 @@ from resilient.errors import (
     TimeoutExceeded,
 )
 from resilient.keyed import Keyed
+from resilient.lint import Finding, WorstCase, worst_case
 from resilient.observe.events import Event
 from resilient.observe.listeners import Dispatch, Listener, add_listener, listening, remove_listener
 from resilient.observe.logs import configure_logging
@@ -90,6 +91,7 @@ __all__ = (
     "Exponential",
     "Fallback",
     "Fibonacci",
+    "Finding",
     "FixedDelay",
     "Gate",
     "Health",
@@ -143,6 +145,7 @@ __all__ = (
     "Trigger",
     "UnlimitedBudget",
     "Verdict",
+    "WorstCase",
     "add_listener",
     "call",
     "call_with_timeline",
@@ -159,4 +162,5 @@ __all__ = (
     "record_timeline",
     "remove_listener",
     "timeline_of",
+    "worst_case",
 )

@@ -1,11 +1,13 @@
 """What lint tells of whole compositions."""
 
 import itertools
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from resilient.lint import Finding, lint
+from resilient.lint import RULES, Finding, lint
 from resilient.pipeline import Pipeline
 from resilient.policy.schema import Policy
 from resilient.strategies.budget import RetryBudget
@@ -130,3 +132,16 @@ def test_no_composition_breaks_it() -> None:
     for order in itertools.product(parts, repeat=3):
         for finding in lint((order[0], Pipeline(*order[1:]))):
             assert finding.message
+
+
+def test_every_rule_has_its_row_on_the_page() -> None:
+    """In the table of its severity, with a mend."""
+    page = (Path(__file__).parents[2] / "docs" / "lint.md").read_text()
+    headings = {"error": "## Errors", "warning": "## Warnings", "note": "## Notes"}
+    rows = {
+        (code, severity)
+        for severity, heading in headings.items()
+        for code in re.findall(r"^\| `([a-z-]+)` \| .+ \| .+ \|$", page.split(heading)[1].split("\n## ")[0], re.MULTILINE)
+    }
+
+    assert rows == {(code, severity) for code, (severity, _) in RULES.items()}
