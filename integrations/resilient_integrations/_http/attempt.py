@@ -7,7 +7,7 @@ every other request on the same connection. Only the time to get a connection is
 import inspect
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 import anyio
@@ -38,7 +38,7 @@ it is. A TLS handshake that is cancelled instead leaves its socket to the garbag
 
 async def send(sending: Sending) -> Exchange:
     """Send the request once: the callee of the pipeline."""
-    attempt, request, inner = current_attempt(), sending.request, sending.transport.inner
+    attempt, request = current_attempt(), sending.request
     sending.transport.check_open()
     outer = sys.exception()
     trace = Trace(request.method, request.extensions.get("trace"))
@@ -53,9 +53,9 @@ async def send(sending: Sending) -> Exchange:
     seconds, is_total = _time_for(sending) if is_limited else (math.inf, False)
     try:
         if not is_limited:
-            response = await inner.handle_async_request(copy)
+            response = await _deliver(sending, attempt, copy)
         else:
-            response = await _in_time(sending, copy, seconds)
+            response = await _in_time(sending, attempt, copy, seconds)
     except Exception as error:
         remember(error, sending, error_verdict(error, examine(error, trace, outer), idempotent=sending.idempotent))
         raise
@@ -110,11 +110,18 @@ def _time_for(sending: Sending) -> tuple[float, bool]:
     return min(each, left), left <= each
 
 
-async def _in_time(sending: Sending, copy: Any, seconds: float) -> Any:
+def _deliver(sending: Sending, attempt: Attempt, copy: Any) -> Awaitable[Any]:
+    """Hand the request to the transport inside, or to the chaos that plays it."""
+    deliver, chaos = sending.transport.inner.handle_async_request, sending.engine.chaos
+    delivered: Awaitable[Any] = deliver(copy) if chaos is None else chaos.run(lambda _: deliver(copy), attempt)
+    return delivered
+
+
+async def _in_time(sending: Sending, attempt: Attempt, copy: Any, seconds: float) -> Any:
     """The response, or None where it did not come in time."""
     copy.extensions["timeout"] = _shortened(copy.extensions.get("timeout") or {}, seconds)
     with anyio.CancelScope(deadline=anyio.current_time() + seconds):
-        return await sending.transport.inner.handle_async_request(copy)
+        return await _deliver(sending, attempt, copy)
     return None
 
 

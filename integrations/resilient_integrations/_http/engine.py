@@ -75,8 +75,10 @@ class Engine:
         self._retry = policy.retry
         self.window = seconds_of(policy.retry.timeout) if policy.retry is not None else math.inf
         classify = http_classifier(classifier, limits=isinstance(policy.rate_limit, AdaptiveRate))
-        # The two time limits are the engine's own business: they need to know what was sent, and go on through the body.
-        fresh = policy.replace(timeout=None, attempt_timeout=None).fresh_strategies()
+        # The two time limits are the engine's own business: they need to know what was sent, and go on through the body. And
+        # chaos takes the place of the network, inside of them, so that what it injects is judged as if it were real.
+        self.chaos = policy.chaos
+        fresh = policy.replace(timeout=None, attempt_timeout=None, chaos=None).fresh_strategies()
         self.pipeline = HopPipeline(*fresh, classify=classify, key=self.key_of, max_keys=max_keys)
 
     async def handle(self, request: Any, transport: "Transport") -> Any:
