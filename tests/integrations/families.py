@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from resilient import Bulkhead, Constant, Policy, Retry
+from resilient import Bulkhead, Constant, Gate, Policy, Retry
 
 BACKENDS: Final = [
     pytest.mark.anyio,
@@ -103,8 +103,7 @@ def gates(transport: Any, key: str | None = None) -> list[Any]:
     """The breakers and bulkheads of a transport, of all keys or of one."""
     siblings = transport.pipeline.siblings
     keys = list(siblings) if key is None else [key]
-    parts: list[tuple[Any, ...]] = [sibling for each in keys for sibling in siblings[each] if isinstance(sibling, tuple)]
-    return [gate for group in parts for gate in group]
+    return [part for each in keys for part in siblings[each] if isinstance(part, Gate)]
 
 
 def failures(client: Any) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import anyio
 
-__all__ = ("OneShotBody", "close_iterator", "replayable", "spooled")
+__all__ = ("OneShotBody", "close_iterator", "of_bytes", "replayable", "spooled")
 
 _FINISH_SECONDS: Final = 1.0
 
@@ -22,13 +22,29 @@ def replayable(stream: Any) -> bool:
     Multipart forms do, where each file is bytes or can seek to its start, and async iterables that make a new iterator each
     time. Iterators, generators, objects with a `read` or `aread`, and streams of unknown classes do not.
     """
-    fields = getattr(stream, "fields", None)
-    if fields is not None and type(stream).__name__ == "MultipartStream":
-        return all(_can_rewind(field.file) for field in fields if hasattr(field, "file"))
+    files = _files_of(stream)
+    if files is not None:
+        return all(map(_can_rewind, files))
     if type(stream).__name__ == "AsyncIteratorByteStream":  # what `content=` makes of an async iterable
         source = getattr(stream, "_stream", None)
         return hasattr(source, "__aiter__") and not any(hasattr(source, name) for name in ("__anext__", "read", "aread"))
     return False
+
+
+def of_bytes(stream: Any) -> bool:
+    """Whether it is a multipart form without files that are read: it can be sent twice at the same time. A file has one place
+    at which it is read, for all who read it.
+    """
+    files = _files_of(stream)
+    return files is not None and all(isinstance(file, (str, bytes)) for file in files)
+
+
+def _files_of(stream: Any) -> list[Any] | None:
+    """The contents of a multipart form's files; None where it is none."""
+    fields = getattr(stream, "fields", None)
+    if fields is None or type(stream).__name__ != "MultipartStream":
+        return None
+    return [field.file for field in fields if hasattr(field, "file")]
 
 
 def _can_rewind(file: Any) -> bool:

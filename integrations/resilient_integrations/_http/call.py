@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from resilient import clock
-from resilient_integrations._http.bodies import OneShotBody
+from resilient_integrations._http.bodies import OneShotBody, of_bytes
 from resilient_integrations._http.options import Options, seconds_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _REST: Final = "resilient.rest"
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
 """RFC 9110 section 9.2.2, and QUERY (RFC 10008)."""
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
+"""RFC 9110 section 9.2.1, and QUERY: they change nothing on the server, so twice at the same time does no harm."""
 KEY_HEADERS: Final = ("idempotency-key", "x-idempotency-key")
 _PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _CREDENTIALS_WANTED: Final = (401, 407)
@@ -136,6 +138,16 @@ class Sending:
         """Whether it may be sent twice."""
         said = self.options.idempotent
         return (self.has_idempotent_method or self.keyed) if said is None else said
+
+    @property
+    def can_race(self) -> bool:
+        """Whether two attempts of it may be out at the same time: that does no harm, and each sends a body of its own."""
+        options = self.options
+        harmless = self.request.method in _SAFE if options.hedge is None else options.hedge
+        if not harmless or not options.retry or options.attempts == 1:
+            return False
+        body = self.request.stream
+        return isinstance(body, self.engine.family.byte_stream) or of_bytes(body)
 
     @property
     def can_resend(self) -> bool:

@@ -17,6 +17,8 @@ from resilient.outcome import Classifier
 from resilient.pipeline import Pipeline
 from resilient.policy.schema import Policy
 from resilient.strategies.adaptive_rate import AdaptiveRate
+from resilient.strategies.base import Strategy
+from resilient.strategies.hedge import Hedge
 from resilient_integrations._http.attempt import send
 from resilient_integrations._http.bodies import OneShotBody, replayable, spooled
 from resilient_integrations._http.call import FIRST_REDIRECT, Sending, origin_of
@@ -79,7 +81,7 @@ class Engine:
         # chaos takes the place of the network, inside of them, so that what it injects is judged as if it were real.
         self.chaos = policy.chaos
         fresh = policy.replace(timeout=None, attempt_timeout=None, chaos=None).fresh_strategies()
-        self.pipeline = HopPipeline(*fresh, classify=classify, key=self.key_of, max_keys=max_keys)
+        self.pipeline = HopPipeline(*map(_hedged_where_harmless, fresh), classify=classify, key=self.key_of, max_keys=max_keys)
 
     async def handle(self, request: Any, transport: "Transport") -> Any:
         """Send a request of the client; the response."""
@@ -164,6 +166,18 @@ class HopPipeline(Pipeline):
         return super().start(attempt)
 
 
+def _hedged_where_harmless(strategy: Strategy) -> Strategy:
+    """A hedge asks first whether the request may be out twice; a predicate of the user's own is told the request."""
+    if not isinstance(strategy, Hedge):
+        return strategy
+    own = strategy.when
+
+    def when(sending: Sending) -> bool:
+        return sending.can_race and (own is None or own(sending.request))
+
+    return strategy.replace(when=when)
+
+
 def _random_key(_request: Any) -> str:
     return str(uuid.uuid4())
 
@@ -176,6 +190,12 @@ def _check(policy: object, idempotency_key: object, spool: object) -> None:
         msg = (
             f"policy.retry={policy.retry!r} says by itself what to retry. Over HTTP that depends on the method, the body, and on "
             "what was sent: leave on= and classify= out, and pass classifier= to the transport for what you know better"
+        )
+        raise TypeError(msg)
+    if policy.hedge is not None and policy.hedge.classifier is not None:
+        msg = (
+            f"policy.hedge={policy.hedge!r} says by itself what a failure is: leave on= and classify= out, and pass classifier= "
+            "to the transport for what you know better"
         )
         raise TypeError(msg)
     if idempotency_key is not None and idempotency_key != "auto" and not callable(idempotency_key):

@@ -31,6 +31,8 @@ class Options:
         retry: False sends it once, whatever happens.
         attempts: how many attempts in total, in place of the policy's.
         key: what is called, in place of the transport's key.
+        hedge: whether it may be out twice at the same time, where the policy hedges; None lets the method say so (GET, HEAD,
+            OPTIONS, TRACE and QUERY may).
         hold: until when permits are held: the end of the `"body"`, or the `"headers"`.
 
     """
@@ -41,6 +43,7 @@ class Options:
     retry: bool = True
     attempts: int | None = None
     key: str | None = None
+    hedge: bool | None = None
     hold: Hold = "body"
 
     def __post_init__(self) -> None:
@@ -51,6 +54,7 @@ class Options:
             raise ValueError(msg)
         _check("idempotent", self.idempotent, bool, type(None))
         _check("retry", self.retry, bool)
+        _check("hedge", self.hedge, bool, type(None))
         _check("attempts", self.attempts, int, type(None))
         _check("key", self.key, str, type(None))
         if self.attempts is not None and self.attempts < 1:

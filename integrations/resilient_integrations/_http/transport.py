@@ -62,7 +62,7 @@ class Transport:
             it anew, say.
 
     A request has options of its own in `extensions={"resilient": {...}}`: `idempotent`, `timeout`, `attempt_timeout`, `retry`,
-    `attempts`, `key`, `hold`.
+    `attempts`, `key`, `hedge`, `hold`.
 
     Attributes:
         inner: the transport that does the sending.
