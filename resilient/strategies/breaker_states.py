@@ -391,6 +391,13 @@ class BreakerMachine(Gate):
         self.window = made = RingCounts(window.size) if isinstance(window, CountWindow) else TimeCounts(window)
         return made
 
+    def count_anew(self) -> None:
+        """Begin with an empty window. The totals stay."""
+        window = self.window
+        if window is not None:
+            self.remember().calls += window.calls + window.forgotten
+            self.window = None
+
     def remember(self) -> Past:
         past = self.past
         if past is None:
@@ -412,7 +419,7 @@ class BreakerMachine(Gate):
 
     def _enter(self, name: State, now: float, open_for: float = 0.0) -> int:
         """Begin a state. Returns how many calls were refused before, where it lets all calls through again; else 0."""
-        past, window = self.past, self.window
+        past = self.past
         if past is not None:
             past.closed_at = now if name == "closed" else math.inf
         if name == "open":
@@ -423,9 +430,7 @@ class BreakerMachine(Gate):
         elif name == "isolated":
             self.current = _ISOLATED
         else:
-            if window is not None:
-                self.remember().calls += window.calls + window.forgotten
-                self.window = None
+            self.count_anew()
             self.current = Closed(self) if name == "closed" else _DISABLED
             if past is not None:
                 rejections, past.rejections = past.rejections, 0

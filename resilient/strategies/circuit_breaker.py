@@ -277,7 +277,7 @@ class CircuitBreaker(BreakerMachine):
         self.name = template.name
         self.settings, self.classifier = new, new.classifier
         if new.window != old.window:
-            self.window = None
+            self.count_anew()
         if self.past is not None and _opening(new) != _opening(old):
             self.past.next_open = new.open_for
         return True

@@ -209,6 +209,18 @@ async def test_totals_outlive_the_window_and_the_state(window: float | CountWind
     assert gate.statistics().total_calls == 0
 
 
+async def test_totals_outlive_another_window() -> None:
+    """A breaker that is retuned counts anew; in all it still has what it had."""
+    gate = breaker(window=10)
+    await gate.call(good)
+    await fail(gate)
+    gate.retune(breaker(window=20))
+    seen = gate.statistics()
+
+    assert (seen.calls, seen.failures) == (0, 0)
+    assert (seen.total_calls, seen.total_failures, seen.total_successes) == (2, 1, 1)
+
+
 async def test_timeouts_are_counted_among_the_failures() -> None:
     """Those of a `Timeout` further in, and any other `TimeoutError`, whoever says what a failure is."""
     gates = [breaker(), breaker(on=OSError)]
