@@ -13,6 +13,7 @@ from typing import Any, Final
 from benchmarks import (
     breaker,
     bulkhead,
+    chaos,
     fallback,
     hedge,
     http_transport,
@@ -28,7 +29,7 @@ from benchmarks.harness import Case, Group, cases_of, measure
 
 GROUPS: Final[tuple[Group, ...]] = tuple(
     group
-    for module in (retry, breaker, bulkhead, limiter, timeout, hedge, fallback, pipelines, streams, http_transport)
+    for module in (retry, breaker, bulkhead, limiter, timeout, hedge, fallback, chaos, pipelines, streams, http_transport)
     for group in module.GROUPS
 )
 MEMORY: Final = "memory"
