@@ -24,7 +24,7 @@ from resilient.policy.formats import Format, FormatError, lines, nearest, parse
 from resilient.policy.json_schema import policy_json_schema
 from resilient.policy.key import PolicyKey
 from resilient.policy.names import nearest as nearest_name
-from resilient.policy.normalise import policy_from_document
+from resilient.policy.normalise import checked_bounds, policy_from_document
 from resilient.policy.schema import Policy
 
 __all__ = ("PolicyDocument", "PolicyField", "document_schema", "load_document")
@@ -97,9 +97,11 @@ def load_document(
 
     Raises:
         InvalidPolicy: it is bad; it lists everything that is wrong, with paths and lines.
+        ValueError: `bounds` names a field that has none.
         ModuleNotFoundError: YAML, and PyYAML is not installed.
 
     """
+    checked_bounds(bounds or {})
     text = _decoded(text) if isinstance(text, bytes) else text
     try:
         data = parse(text, format)

@@ -34,7 +34,7 @@ from resilient.strategies.sliding_window import SlidingWindow
 from resilient.strategies.throttle import Throttle
 from resilient.strategies.windows import CountWindow
 
-__all__ = ("fields_of_preset", "policy_from_document")
+__all__ = ("checked_bounds", "fields_of_preset", "policy_from_document")
 
 Table = Mapping[str, Any]
 Make = Callable[..., Any]
@@ -58,14 +58,11 @@ def policy_from_document(document: object, *, bounds: Mapping[str, Bounds] | Non
         ValueError: `bounds` names a field that has none, or its least value is above its greatest one.
 
     """
-    reader = _Reader(_checked(bounds or {}))
+    reader = _Reader(checked_bounds(bounds or {}))
     fields = reader.policy(document)
-    if not reader.problems:
-        try:
-            return Policy(**fields, source=source, normalisation=Normalisation(tuple(reader.changed)))
-        except (TypeError, ValueError) as error:
-            reader.problem("", str(error))
-    raise InvalidPolicy(tuple(reader.problems))
+    if reader.problems:
+        raise InvalidPolicy(tuple(reader.problems))
+    return Policy(**fields, source=source, normalisation=Normalisation(tuple(reader.changed)))
 
 
 def fields_of_preset(name: str) -> dict[str, Any]:
@@ -277,7 +274,13 @@ def _required(make: Make) -> list[str]:
     ]
 
 
-def _checked(bounds: Mapping[str, Bounds]) -> Mapping[str, Bounds]:
+def checked_bounds(bounds: Mapping[str, Bounds]) -> Mapping[str, Bounds]:
+    """All bounds, these in the place of those of the table.
+
+    Raises:
+        ValueError: there is no such field, or its least value is above its greatest one.
+
+    """
     for path, (low, high) in bounds.items():
         if path not in BOUNDS:
             msg = f"bounds[{path!r}]: there is no such bound{nearest(path, BOUNDS).partition('; there')[0]}"

@@ -23,6 +23,7 @@ from resilient.observe.text import safe_text
 from resilient.policy.fields import Bounds
 from resilient.policy.formats import Format
 from resilient.policy.key import PolicyKey
+from resilient.policy.normalise import checked_bounds
 from resilient.policy.providers.background import Watching
 from resilient.policy.providers.base import NOT_FOUND
 from resilient.policy.providers.entry import Entry
@@ -129,7 +130,7 @@ class RemoteProvider(Watching):
         self._backoff = Exponential(initial=1.0, maximum=60.0, jitter="equal") if backoff is None else backoff
         self._max_keys = integer("max_keys", max_keys)
         self._last_good = None if last_good is None else LastGood(last_good, max_keys)
-        self._bounds = bounds
+        self._bounds = bounds if bounds is None else checked_bounds(bounds)
         self._random = random
         self._entries: dict[str, Entry] = {}
         self._wake: anyio.Event | None = None  # there while a task watches
@@ -175,11 +176,11 @@ class RemoteProvider(Watching):
             async with anyio.create_task_group() as group:
                 while True:
                     self._wake = anyio.Event()
-                    now, wanted = clock.now(), [entry for entry in self._entries.values() if entry.wanted]
-                    for entry in wanted:
-                        if entry.is_due(now):
+                    now = clock.now()
+                    for entry in self._entries.values():
+                        if entry.wanted and entry.is_due(now):
                             group.start_soon(self._refresh, entry, entry.begin())
-                    following = min((entry.due_at for entry in wanted if entry.busy is None), default=math.inf)
+                    following = min((entry.due_at for entry in self._entries.values() if entry.due_at > now), default=math.inf)
                     with anyio.move_on_after(following - now):
                         await self._wake.wait()
         finally:
