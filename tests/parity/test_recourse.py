@@ -105,12 +105,12 @@ async def test_a_retry_can_look_at_values() -> None:
 
 
 async def test_nothing_is_a_value_like_any_other() -> None:
-    """There a callee that returns nil panics (probe F)."""
+    """There a callee that returns nil panics."""
     assert await Pipeline(RETRY, CircuitBreaker(), Timeout(1)).call(Script(None)) is None
 
 
 async def test_the_errors_are_the_same_whoever_listens() -> None:
-    """There an empty budget surfaces as `budget_denied` on one path and as the callee's error on the other (probe H)."""
+    """There an empty budget surfaces as `budget_denied` on one path and as the callee's error on the other."""
     errors = [Failure("boom"), Failure("boom")]
     retry = Retry(on=Failure, backoff=SECOND, budget=RetryBudget(ratio=0, floor=0))
     with pytest.raises(Failure) as unseen:
@@ -122,7 +122,7 @@ async def test_the_errors_are_the_same_whoever_listens() -> None:
 
 
 async def test_an_error_of_another_type_is_looked_into_by_a_predicate() -> None:
-    """There a classifier asks for the type of the error itself, and a wrapped one is misjudged (probe P)."""
+    """There a classifier asks for the type of the error itself, and a wrapped one is misjudged."""
 
     class Wrapped(Exception):
         pass
@@ -293,7 +293,7 @@ async def test_a_single_probe_decides() -> None:
 
 
 async def test_a_probe_that_was_cancelled_frees_its_place() -> None:
-    """There the circuit stays half-open for ever (probe C)."""
+    """There the circuit stays half-open for ever."""
     breaker = opened()
     await trip(breaker)
     await anyio.sleep(10)
@@ -305,7 +305,7 @@ async def test_a_probe_that_was_cancelled_frees_its_place() -> None:
 
 
 async def test_a_late_success_from_before_does_not_close_it() -> None:
-    """There it does (probe L)."""
+    """There it does."""
     breaker = opened()
     lease = breaker.acquire_nowait()
     await trip(breaker)
@@ -317,7 +317,7 @@ async def test_a_late_success_from_before_does_not_close_it() -> None:
 
 
 async def test_answers_that_nobody_wanted_do_not_open_it() -> None:
-    """There two 404s do (probe S): what is not to be retried is not thereby a sign of illness."""
+    """There two 404s do: what is not to be retried is not thereby a sign of illness."""
     breaker = opened(on=Failure)
     for _ in range(5):
         with pytest.raises(Fatal):

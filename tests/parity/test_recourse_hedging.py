@@ -74,7 +74,7 @@ async def test_a_hedge_follows_the_latency() -> None:
 
 
 async def test_hedges_keep_their_distance() -> None:
-    """There all of them fire in the same instant when they follow the latency (probe I)."""
+    """There all of them fire in the same instant when they follow the latency."""
     hedge = Hedge(percentile=P99, max_hedges=3)
     for _ in range(100):
         await hedge.call(Callee(0.1))
@@ -98,7 +98,7 @@ async def test_a_trigger_of_ones_own() -> None:
 
 
 async def test_hedged_calls_that_fail_never_hang() -> None:
-    """There one in ten thousand does, for ever where it has no deadline (probe A). Virtual time would call it a deadlock."""
+    """There one in ten thousand does, for ever where it has no deadline. Virtual time would call it a deadlock."""
     hedge = Hedge(delay=0, max_hedges=2, on=Failure)
     for _ in range(100):
         with pytest.raises(Failure):
@@ -111,7 +111,7 @@ async def test_hedged_calls_that_fail_never_hang() -> None:
 
 
 async def test_a_hedge_that_is_not_paid_for_does_no_harm() -> None:
-    """There the denial ends the call, and its first leg with it (probe G)."""
+    """There the denial ends the call, and its first leg with it."""
     callee = Callee(1)
     hedge = Hedge(delay=0.1, budget=TokenBudget(0, refill=0))
 
@@ -131,7 +131,7 @@ async def test_hedges_and_retries_are_paid_from_one_budget() -> None:
 
 
 async def test_the_loser_is_recorded() -> None:
-    """There it is not, nor is it awaited (probe Y)."""
+    """There it is not, nor is it awaited."""
     callee = Callee(10, 0.2)
     with record_timeline() as timeline:
         await Hedge(delay=0.1).call(callee)

@@ -113,7 +113,7 @@ async def test_a_call_hands_out_its_timeline() -> None:
 
 
 async def test_the_timeline_says_which_policy_it_was() -> None:
-    """There all of these are lost (probe R)."""
+    """There all of these are lost."""
     clamped = policy_from_document({"id": "v7", "retry": {"attempts": 100}, "classifier": "always"})
     executor = Resilience(policies={"user-service.GetUser": clamped})
     _, known = await executor.call_with_timeline("user-service.GetUser", Script("value"))
@@ -193,7 +193,7 @@ async def test_a_missing_trigger() -> None:
 
 
 async def test_an_unknown_mode_is_refused() -> None:
-    """There it is some other mode (probe V)."""
+    """There it is some other mode."""
     with pytest.raises(ValueError, match="missing_policy='allow_unsafe'"):
         Resilience(missing_policy="allow_unsafe")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -260,7 +260,7 @@ async def test_there_are_presets() -> None:
 
 
 async def test_values_out_of_range_are_clamped_and_recorded() -> None:
-    """There the record is lost (probe R), and a largest delay below the first one leaks through its ceiling."""
+    """There the record is lost, and a largest delay below the first one leaks through its ceiling."""
     policy = policy_from_document({"retry": {"attempts": 100, "backoff": {"initial": 60, "maximum": 0.01}}})
     attempts, initial, maximum, _, _ = backoff_of(policy)
 
@@ -270,7 +270,7 @@ async def test_values_out_of_range_are_clamped_and_recorded() -> None:
 
 
 async def test_the_circuit_is_clamped_without_hedging() -> None:
-    """There its values stay as they are unless hedging is on (probe D)."""
+    """There its values stay as they are unless hedging is on."""
     policy = policy_from_document({"circuit_breaker": {"consecutive_failures": 0, "open_for": "1ms"}})
 
     assert policy.circuit_breaker is not None
@@ -297,7 +297,7 @@ async def test_durations_are_seconds_or_text() -> None:
 
 
 async def test_a_classifier_of_ones_own_takes_none_away() -> None:
-    """There `"http"` is gone as soon as one is registered (probe W)."""
+    """There `"http"` is gone as soon as one is registered."""
     names = Names(classifiers={"mine": Names().classifier("always")})
 
     assert set(names.classifiers) >= {"mine", "always", "auto", "http"}
