@@ -221,11 +221,11 @@ class Resilience:
 
     def _applied(self, key: PolicyKey, found: Policy, error: str, entries: Entries | None = None) -> Entry:
         """The entry of a key, brought up to what the provider found."""
-        entries = entries or self._entries
+        entries = self._entries if entries is None else entries
         entry = entries[key]
         if key not in entries:  # there is no room for it: it shares an entry with others of the same policy
             entry = self._shared[str(id(found))]
-        elif entry.seen is UNSEEN:
+        else:
             entry.key, entry.name = key, str(key)
         if entry.seen is not found or entry.error != error:
             self._apply(entry, found, error, overridden=entries is not self._entries)
@@ -312,8 +312,7 @@ class Resilience:
     def _look_again(self) -> None:
         """Something was registered: names may now mean something else."""
         for entry in (*self._entries.all(), *self._shared.all()):
-            if entry.seen is not UNSEEN:
-                entry.seen = _STALE
+            entry.seen = _STALE
 
 
 class Protected(Strategy):
