@@ -5,14 +5,14 @@ that of a service with room (the *baseline*) the limit grows by half of its root
 by more than a tolerance and its own noise, the limit shrinks in proportion; and it shrinks by the share of calls that were
 dropped. The baseline is learned while there is room and never from a full house, or a long overload would pass for the normal
 state, as it does with moving averages. In place of that a *probe* halves the limit for a window now and then, and takes what it
-sees there for the baseline. It comes soon where the limit has halved or doubled, and where a window was far slower than the
-last probe had promised.
+sees there for the baseline. The first ones come soon, and so do those after a window that was far slower than the last one had
+promised, or where the limit has halved or doubled.
 
 Sources: Netflix's concurrency-limits (the gradient), Envoy's adaptive concurrency filter (the probe, there down to a minimum),
 DCTCP, RFC 8257 (to shrink by the share of what was marked).
 
 All mutable state: the estimate (`limit`, `baseline`), the window, and the probes (`_before`: the limit to come back to,
-`_draining`, `_probe_in`: full windows until the next, `_probed_at`: the limit at the last).
+`_draining`, `_probe_in` and `_gap`: full windows until the next and between them, `_probed_at`: the limit at the last).
 """
 
 import math
@@ -36,6 +36,7 @@ _LEARN: Final = 0.1
 _PROBE_EVERY: Final = 60
 """Full windows from one probe to the next, a quarter more or less."""
 _PROBE_SOON: Final = 3
+"""The same where little is known: each gap is four times the one before."""
 _FAR: Final = math.log(1.3)
 """So much slower than is tolerated: the limit, or the baseline, is far from what it should be."""
 _SHORTEST: Final = 1e-6
@@ -93,7 +94,7 @@ class Concurrency:
 
     """
 
-    __slots__ = ("_baseline", "_before", "_draining", "_probe_in", "_probed_at", "_window", "heard_at", "limit")
+    __slots__ = ("_baseline", "_before", "_draining", "_gap", "_probe_in", "_probed_at", "_window", "heard_at", "limit")
 
     def __init__(self, initial: float) -> None:
         self.limit = initial
@@ -102,7 +103,7 @@ class Concurrency:
         self._window: _Window | None = None
         self._before: float | None = None
         self._draining = False
-        self._probe_in = _PROBE_SOON
+        self._gap = self._probe_in = _PROBE_SOON
         self._probed_at = initial
 
     @property
@@ -163,6 +164,7 @@ class Concurrency:
         if slower > 0 and full:
             self.limit *= max(_STEEPEST, math.exp(-slower))
             if slower > _FAR:
+                self._gap = _PROBE_SOON
                 self._probe_in = min(self._probe_in, _PROBE_SOON)
             return "slower"
         return None
@@ -181,7 +183,8 @@ class Concurrency:
     def _end_probe(self, window: _Window, random: Random) -> Why:
         if window.count:
             self._baseline = window.mean
-        self._probe_in = round(_PROBE_EVERY * random.uniform(0.75, 1.25))
+        self._gap = min(4 * self._gap, _PROBE_EVERY)
+        self._probe_in = round(self._gap * random.uniform(0.75, 1.25))
         self.limit = self._probed_at = self._before or self.limit
         self._before = None
         return "probe_over"

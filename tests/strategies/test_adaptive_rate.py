@@ -379,7 +379,8 @@ async def test_values_may_tell_it_too() -> None:
     rate = AdaptiveRate(10, classify=Classifier(lambda _error: None, lambda _value: told(limits=hint)))
     await rate.call(Script(1))
 
-    assert (rate.statistics().left, rate.statistics().opens_in) == (0, pytest.approx(9))
+    assert rate.statistics().left == 0
+    assert rate.statistics().opens_in == pytest.approx(9)
 
 
 async def test_a_bulkhead_further_in_that_refuses_costs_no_token() -> None:
@@ -436,5 +437,6 @@ async def test_settings_can_be_changed_and_what_was_learned_stays() -> None:
 
     assert results == (True, True)
     assert (seen.rate, seen.per, seen.floor, seen.ceiling) == (480, 60, 480, 1200)
-    assert (seen.opens_in, learned.max_wait, learned.name) == (pytest.approx(5), 3, "new")
+    assert seen.opens_in == pytest.approx(5)
+    assert (learned.max_wait, learned.name) == (3, "new")
     assert (learned.classifier, unused.rate, learned.sibling().rate) == (template.classifier, 1200, 1200)

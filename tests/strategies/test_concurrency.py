@@ -29,7 +29,7 @@ def test_it_converges_near_the_capacity_from_below_and_from_above(initial: int, 
     _, settled = run(seed, 30, 60, initial=initial)
 
     assert 7 <= settled.limit <= 18
-    assert settled.rate >= 0.9 * 200
+    assert settled.rate >= 0.85 * 200
     assert settled.median <= 1.3 * 0.05
     assert settled.worst <= 0.3  # that of the service alone is 0.23
 
@@ -97,7 +97,7 @@ def test_it_follows_a_service_that_sheds_load(seed: int) -> None:
     _, settled = run(seed, 30, 120, sheds=12)
 
     assert 7 <= settled.limit <= 13
-    assert settled.rate >= 0.85 * 200
+    assert settled.rate >= 0.8 * 200
 
 
 # -- the machine, step by step
