@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 
 from benchmarks.harness import Case, Group, Target, called, entered, fn, peer, sections
-from resilient import Bulkhead, Pipeline
+from resilient import AdaptiveLimit, Bulkhead, Pipeline
 
 TASKS = 50
 WAITERS = 50_000
@@ -21,6 +21,8 @@ def own_free() -> Iterable[Case]:
     yield entered("resilient async with bulkhead", bulkhead, ours=True, targets=targets)
     yield called("resilient @Bulkhead", bulkhead(fn), ours=True)
     yield called("resilient @Pipeline(Bulkhead)", Pipeline(bulkhead)(fn), ours=True)
+    yield called("resilient @AdaptiveLimit", AdaptiveLimit()(fn), ours=True)
+    yield entered("resilient async with adaptive limit", AdaptiveLimit(), ours=True)
     yield entered("asyncio.Semaphore", asyncio.Semaphore(10), without="a bound on the queue and on waits, statistics")
     yield entered("anyio.Semaphore(fast_acquire=True)", anyio.Semaphore(10, fast_acquire=True), without="the same")
     yield entered("anyio.CapacityLimiter", anyio.CapacityLimiter(10), without="a bound on the queue and on waits")

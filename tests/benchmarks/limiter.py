@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from benchmarks.harness import Case, Group, Target, called, entered, fn, peer
-from resilient import LeakyBucket, SlidingWindow, Throttle, TokenBucket
+from resilient import AdaptiveRate, LeakyBucket, SlidingWindow, Throttle, TokenBucket
 
 PLENTY = 1_000_000_000
 
@@ -15,6 +15,7 @@ def own() -> Iterable[Case]:
     yield called("resilient @LeakyBucket", LeakyBucket(PLENTY)(fn), ours=True)
     yield called("resilient @SlidingWindow", SlidingWindow(PLENTY)(fn), ours=True)
     yield called("resilient @SlidingWindow(exact)", SlidingWindow(1000, 1e-6, exact=True)(fn), ours=True)
+    yield called("resilient @AdaptiveRate", AdaptiveRate(PLENTY, burst=PLENTY)(fn), ours=True)
     yield called("resilient @Throttle", Throttle()(fn), ours=True)
 
 
