@@ -141,6 +141,7 @@ def test_lines_of_toml_stop_at_a_statement_without_end() -> None:
     known = lines(text, "toml")
 
     assert known == {(): 1, ("a",): 1}
+    assert max(len(path) for path in lines("a." * 3000 + "b = 1", "toml")) == 20
 
 
 def test_without_pyyaml_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,16 +63,15 @@ class Entry:
             return NOT_FOUND if self.missing else None
         return self.snapshot.policies.current(key)
 
-    def begin(self) -> anyio.Event:
+    def begin(self) -> None:
         """A fetch begins."""
         self.busy = anyio.Event()
-        return self.busy
 
-    def end(self, busy: anyio.Event) -> None:
+    def end(self) -> None:
         """That fetch has ended, however it did."""
-        busy.set()
-        if self.busy is busy:
-            self.busy = None
+        assert self.busy is not None  # noqa: S101  it has begun
+        self.busy.set()
+        self.busy = None
 
     def check(self, document: PolicyDocument) -> None:
         """Refuse a document that is older than the one in use.

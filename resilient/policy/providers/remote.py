@@ -159,7 +159,8 @@ class RemoteProvider(Watching):
         while not entry.is_known and entry.busy is not None:
             await entry.busy.wait()  # somebody asks; if that one is cancelled, the next takes its place
         if entry.is_due(clock.now()) and not (entry.is_known and self._wake is not None):
-            await self._refresh(entry, entry.begin())
+            entry.begin()
+            await self._refresh(entry)
         policy = entry.policy(key)
         if policy is None:
             raise ProviderError(key, entry.why)
@@ -179,17 +180,15 @@ class RemoteProvider(Watching):
                     now = clock.now()
                     for entry in self._entries.values():
                         if entry.wanted and entry.is_due(now):
-                            group.start_soon(self._refresh, entry, entry.begin())
+                            entry.begin()
+                            group.start_soon(self._refresh, entry)
                     following = min((entry.due_at for entry in self._entries.values() if entry.due_at > now), default=math.inf)
                     with anyio.move_on_after(following - now):
                         await self._wake.wait()
         finally:
             self._wake = None
-            for entry in self._entries.values():
-                if entry.busy is not None:  # of a task that was cancelled before it began
-                    entry.end(entry.busy)
 
-    async def _refresh(self, entry: Entry, busy: anyio.Event) -> None:
+    async def _refresh(self, entry: Entry) -> None:
         """Find out what is valid now. Where something is on disk, a task that watches asks the source only after that."""
         try:
             if self._last_good is not None and not entry.recalled:
@@ -198,7 +197,7 @@ class RemoteProvider(Watching):
                     return
             await self._ask(entry)
         finally:
-            entry.end(busy)
+            entry.end()
             if self._wake is not None:
                 self._wake.set()
 

@@ -317,7 +317,7 @@ class TestPerKey:
             with pytest.raises(PolicyNotFound):
                 await provider.load(PolicyKey("", f"key{number}"))
 
-        assert len(provider._entries) == 10
+        assert repr(provider) == "<RemoteProvider: 10 documents known>"
         assert attempts(provider) == 3
 
     async def test_in_the_block_keys_that_nobody_asks_for_are_not_fetched(self) -> None:
@@ -339,8 +339,10 @@ class TestPerKey:
         source = Source(document(3), takes=1.0)
         provider = provider_of(source)
 
-        async with provider:
-            pass
+        for ticks in range(6):
+            async with provider:
+                for _ in range(ticks):
+                    await anyio.lowlevel.checkpoint()
         async with provider:
             await anyio.sleep(0.5)
         await provider.load(OP)
@@ -441,8 +443,8 @@ class TestLastGood:
 
         assert (len(kept), "c" in kept) == (2, True)
         assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
-        monkeypatch.setattr(json, "dump", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        monkeypatch.delattr(json, "dump")
+        with pytest.raises(AttributeError):
             store.write("c", Kept(b"{}", "json", ""))
         assert len(list(tmp_path.iterdir())) == 2
 
