@@ -7,10 +7,12 @@ ago fades. Quantiles are worked out anew after every sixteen samples, which make
 Samples are *fair*: one for each call, of its original leg. A leg that was cut short (it lost, it failed, it was cancelled) ran
 for *at least* so long. Where that is longer than the delay in force, it certainly lies above it and counts; where it is
 shorter, it tells nothing and does not. To leave out the legs that lost would leave out the slow ones: the quantile would sink,
-more calls would be hedged, and it would sink further. All mutable state: the weights, their sum, and the quantiles worked out.
+more calls would be hedged, and it would sink further. All mutable state: the weights, their sum, and
+the quantile that was asked for last.
 """
 
 import math
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
@@ -39,25 +41,31 @@ class Latency:
 
     """
 
-    __slots__ = ("_known", "_last", "_total", "_weights", "minimum", "samples")
+    __slots__ = ("_known", "_last", "_lowest", "_total", "_weights", "minimum", "samples")
 
     def __init__(self, minimum: int = 50) -> None:
         self.minimum = integer("minimum", minimum)
         self.samples = 0
-        self._weights: dict[int, float] = {}
+        self._weights: array[float] | None = None  # of the buckets from the lowest to the highest that hold something
+        self._lowest = 0
         self._total = 0.0
-        self._known: dict[float, float] = {}
+        self._known: tuple[float, float] | None = None  # the share that was asked for last, and its quantile
         self._last = -math.inf
 
     def record(self, seconds: float, now: float) -> None:
         """A call took so long."""
-        index = math.ceil(math.log2(min(max(seconds, _SHORTEST), _LONGEST)) * _STEPS)
-        self._weights[index] = self._weights.get(index, 0.0) + 1.0
+        if not _SHORTEST <= seconds <= _LONGEST:
+            seconds = _LONGEST if seconds > _LONGEST else _SHORTEST
+        place = math.ceil(math.log2(seconds) * _STEPS) - self._lowest
+        weights = self._weights
+        if weights is None or not 0 <= place < len(weights):
+            weights, place = self._make_room(place)
+        weights[place] += 1.0
         self._total += 1.0
         self.samples += 1
         self._last = now
         if self.samples % _RENEWAL == 0:
-            self._known.clear()
+            self._known = None
         if self._total >= _MEMORY:
             self._fade()
 
@@ -70,22 +78,40 @@ class Latency:
         """The seconds that `share` of the calls do not exceed; None where there are not samples enough."""
         if self.samples < self.minimum:
             return None
-        known = self._known.get(share)
-        if known is None:
-            known = self._known[share] = self._work_out(share)
-        return known
+        known = self._known
+        if known is None or known[0] != share:
+            self._known = known = (share, self._work_out(share))
+        return known[1]
 
     def _work_out(self, share: float) -> float:
-        above, index = (1.0 - share) * self._total * (1 + 1e-9), 0  # rounding must not take the next bucket
-        for index in sorted(self._weights, reverse=True):
-            above -= self._weights[index]
-            if above < 0:
-                break
-        return math.exp2(index / _STEPS)
+        weights = self._weights or ()
+        above, place = (1.0 - share) * self._total * (1 + 1e-9), len(weights)  # rounding must not take the next bucket
+        while place and above >= 0:
+            place -= 1
+            above -= weights[place]
+        return math.exp2((self._lowest + place) / _STEPS)
+
+    def _make_room(self, place: int) -> tuple["array[float]", int]:
+        """The weights with a bucket at that place, and where it is then."""
+        weights = array("f") if self._weights is None else self._weights
+        if not weights:
+            self._lowest, place = self._lowest + place, 0
+        if place < 0:
+            weights[:0] = array("f", bytes(-place * weights.itemsize))
+            self._lowest, place = self._lowest + place, 0
+        weights.frombytes(bytes(max(0, place + 1 - len(weights)) * weights.itemsize))
+        self._weights = weights
+        return weights, place
 
     def _fade(self) -> None:
-        weights = {index: weight / 2 for index, weight in self._weights.items() if weight / 2 >= _LOST_WEIGHT}
-        self._weights, self._total = weights, sum(weights.values())
+        """Halve all weights; buckets at the ends that hold hardly anything are given up."""
+        weights = array("f", (weight / 2 if weight / 2 >= _LOST_WEIGHT else 0.0 for weight in self._weights or ()))
+        while not weights[-1]:
+            weights.pop()
+        while not weights[0]:
+            weights.pop(0)
+            self._lowest += 1
+        self._weights, self._total = weights, sum(weights)
 
     def sibling(self) -> Self:
         """A new one with the same settings."""
