@@ -5,6 +5,7 @@ the origin only, and what is no document by its content type is not read at all.
 """
 
 import re
+from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -75,10 +76,11 @@ async def _document(response: Any, key: str) -> Fetched | NotModified | None:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise ProviderError(key, "the source sends a compressed body, which was not asked for")
     body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > LARGEST:
-            raise ProviderError(key, f"the document of the source is larger than {LARGEST} bytes")
+    async with aclosing(response.aiter_raw()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > LARGEST:
+                raise ProviderError(key, f"the document of the source is larger than {LARGEST} bytes")
     return Fetched(bytes(body), format, response.headers.get("etag", ""))
 
 
