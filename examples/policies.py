@@ -23,16 +23,19 @@ resilience = Resilience(policies={"payments.Charge": PAYMENTS, "user-service.Get
 
 @resilience.protect("user-service.GetUser")
 async def get_user(user_id: int) -> dict[str, int]:
+    """A service that answers."""
     await asyncio.sleep(0.01)
     return {"id": user_id}
 
 
 async def charge(amount: float) -> str:
+    """A service that never does."""
     msg = f"the bank is busy, {amount} not charged"
     raise RetryableError(msg)
 
 
 async def main() -> None:
+    """Call both, and look at what happened."""
     print("user:", await get_user(42))
 
     outcome, timeline = await resilience.call_with_timeline("payments.Charge", charge, 9.99)

@@ -4,6 +4,7 @@ from functools import cache
 from importlib import import_module
 from typing import Final
 
+from resilient.errors import Rejected
 from resilient.outcome import Classifier, Health, Kind, Verdict, own_word, retry_after_of
 
 __all__ = ("ALWAYS", "AUTO", "http")
@@ -21,7 +22,9 @@ _MISTAKES: Final = (
 _MISTAKE: Final = Verdict(Kind.PERMANENT, Health.NEUTRAL, "programming_error")
 
 
-def _retry(error: Exception) -> Verdict:
+def _retry(error: Exception) -> Verdict | None:
+    if isinstance(error, Rejected):
+        return None  # nothing was sent, and trying again at once would be refused again
     return own_word(error) or Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "retryable_error", retry_after_of(error))
 
 
@@ -30,7 +33,7 @@ def _no_mistake(error: Exception) -> Verdict | None:
 
 
 ALWAYS: Final = Classifier(_retry)
-"""Every exception is retried, unless it says of itself that it must not be (`retryable = False`)."""
+"""Every exception of the callee is retried, unless it says of itself that it must not be (`retryable = False`)."""
 
 
 @cache

@@ -8,6 +8,7 @@ import pytest
 from helpers import Failure, Script
 from resilient import (
     BudgetRef,
+    CircuitOpen,
     Constant,
     Health,
     Hedge,
@@ -118,6 +119,15 @@ def test_http_has_no_opinion_on_what_is_not_http() -> None:
     assert verdict("http", value=5) is None
     assert verdict("auto", value=5) is None
     assert verdict("http", value=type("Odd", (), {"status_code": 500})()) is None
+
+
+@pytest.mark.parametrize("name", ["always", "auto", "http"])
+def test_rejections_are_not_retried(name: str) -> None:
+    """Nothing was sent; a breaker that opened between two attempts ends the call at once. Also one of the HTTP transport."""
+    from_transport = type("FromTransport", (CircuitOpen, httpx.TransportError), {})
+
+    assert verdict(name, error=CircuitOpen()) is None
+    assert verdict(name, error=from_transport()) is None
 
 
 def test_without_the_integrations_there_is_no_http(monkeypatch: pytest.MonkeyPatch) -> None:

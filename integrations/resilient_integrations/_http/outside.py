@@ -8,6 +8,7 @@ opinion on.
 
 from typing import Any, Final
 
+from resilient.errors import Rejected
 from resilient.outcome import SUCCESS, Classifier, Verdict
 from resilient_integrations._http.call import IDEMPOTENT, KEY_HEADERS
 from resilient_integrations._http.classify import FIRST_ERROR, error_verdict, response_verdict
@@ -38,6 +39,8 @@ def _values(value: Any) -> Verdict | None:
 
 
 def _errors(error: Exception) -> Verdict | None:
+    if isinstance(error, Rejected):
+        return None  # those of the transport are of the client's family too
     response = _of(error, "response")
     if response is not None and (verdict := _values(response)) is not None:
         return verdict
