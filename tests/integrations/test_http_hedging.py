@@ -60,10 +60,13 @@ async def test_a_fast_response_is_alone(family: Family) -> None:
 
 async def test_the_original_may_win(family: Family) -> None:
     """The hedge is closed then."""
-    async with serve(held(200, b"first"), stall()) as server, family.client(policy=HEDGED) as client:
-        async with anyio.create_task_group() as group:
-            group.start_soon(release, server, 2)
-            response = await client.get(server.url)
+    async with (
+        serve(held(200, b"first"), stall()) as server,
+        family.client(policy=HEDGED) as client,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(release, server, 2)
+        response = await client.get(server.url)
         await server.until(gone=1)
 
         assert response.text == "first"
@@ -72,10 +75,13 @@ async def test_the_original_may_win(family: Family) -> None:
 @pytest.mark.parametrize("status", [503, 429])
 async def test_a_failure_does_not_win_while_the_other_leg_lives(family: Family, status: int) -> None:
     """A 503 that comes first is thrown away."""
-    async with serve(held(200, b"first"), answer(status)) as server, family.client(policy=HEDGED) as client:
-        async with anyio.create_task_group() as group:
-            group.start_soon(release, server, 2, 0.05)
-            response = await client.get(server.url)
+    async with (
+        serve(held(200, b"first"), answer(status)) as server,
+        family.client(policy=HEDGED) as client,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(release, server, 2, 0.05)
+        response = await client.get(server.url)
 
         assert (response.status_code, response.text) == (200, "first")
 
@@ -181,9 +187,13 @@ async def test_a_hedge_has_a_request_of_its_own(family: Family) -> None:
         assert [request.header("x-leg") for request in server.requests] == ["0", "1"]
 
 
+def only_slow(request: Any) -> bool:
+    return str(request.url.path) == "/slow"
+
+
 async def test_a_predicate_of_the_hedge_is_told_the_request(family: Family) -> None:
     """It narrows down what may be hedged; it cannot widen it."""
-    policy = POLICY.replace(hedge=Hedge(0.02, when=lambda request: request.url.path == "/slow"))
+    policy = POLICY.replace(hedge=Hedge(0.02, when=only_slow))
     async with serve(held(200)) as server, family.client(policy=policy) as client:
         async with anyio.create_task_group() as group:
             group.start_soon(release, server, 2, 0.05)

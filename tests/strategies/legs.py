@@ -1,4 +1,4 @@
-"""A callee for tests of hedging: each call of it takes its own time and has its own outcome."""
+"""A callee for tests of hedging: each call of it takes its own time and has its own outcome. And what is told of hedges."""
 
 from typing import Any
 
@@ -6,6 +6,12 @@ import anyio
 
 from resilient import clock
 from resilient.context import current_attempt
+from resilient.observe.events import HedgeFinished
+from resilient.observe.timeline import Timeline
+
+
+class Abrupt(BaseException):
+    """As a KeyboardInterrupt is."""
 
 
 class Legs:
@@ -51,3 +57,8 @@ class Stubborn(Legs):
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with anyio.CancelScope(shield=True):
             return await super().__call__(*args, **kwargs)
+
+
+def told(timeline: Timeline) -> list[str]:
+    """What came of each hedge, in order."""
+    return [f"{event.result}: {event.why}" for event in timeline.events if isinstance(event, HedgeFinished)]
