@@ -35,7 +35,7 @@ class FileProvider(Watching):
     """Policies from a TOML, YAML or JSON file.
 
         async with FileProvider("policies.toml") as provider:      # reloads it when it changes
-            resilience = Resilience(provider)
+            resilience = Resilience(provider=provider)
 
     Without the block it reloads when `reload()` is called. Needs the extra `config`.
 

@@ -76,7 +76,7 @@ class RemoteProvider(Watching):
     """Policies from a remote source.
 
         async with RemoteProvider(policy_fetch(client, "https://config.example.com/policies.json")) as provider:
-            resilience = Resilience(provider)
+            resilience = Resilience(provider=provider)
 
     In the block a background task keeps the policies fresh. Without it the first call after `ttl` fetches, for at most `timeout`
     seconds, while the others go on with what there is. Needs the extra `config`.
