@@ -51,12 +51,13 @@ current = _current.get
 class Watch:
     """What is kept of a call while somebody listens: shared by all of its attempts."""
 
-    __slots__ = ("attempts", "degraded", "listeners")
+    __slots__ = ("attempts", "classifier", "degraded", "listeners")
 
     def __init__(self, listeners: Sink) -> None:
         self.listeners = listeners
         self.attempts = 0
         self.degraded = False
+        self.classifier: Classifier | None = None  # that of the retry, for events of attempts, where the call has none
 
 
 class Attempt:
@@ -233,7 +234,7 @@ def tell_attempt_finished(attempt: Attempt, watch: Watch, started: float, outcom
             kind=attempt.kind,
             hedge=attempt.hedge,
             started=started,
-            verdict=attempt.verdict(outcome, error=failed),
+            verdict=attempt.verdict(outcome, error=failed, classifier=attempt.classifier or watch.classifier),
             error=type(outcome).__name__ if failed else "",
         ),
     )

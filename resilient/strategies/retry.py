@@ -130,8 +130,11 @@ class Retry(Strategy):
         if classifier is None:
             raise TypeError(_NOBODY_SAYS)
         started = clock.now()
-        if attempt is not None and not self._alone:
-            self._enter(attempt, started)
+        if attempt is not None:
+            if not self._alone:
+                self._enter(attempt, started)
+            if attempt.watch is not None:
+                attempt.watch.classifier = classifier
         value = error = None
         try:
             value = await (call(*args, **kwargs) if attempt is None else call(attempt))
@@ -198,7 +201,9 @@ class Retry(Strategy):
         attempt = Attempt(_block)
         attempt.plain = False
         listeners = sink()
-        attempt.watch = Watch(listeners) if listeners else None
+        if listeners:
+            attempt.watch = Watch(listeners)
+            attempt.watch.classifier = self.classifier
         started = clock.now()
         retry = self if _switch.enabled else self.replace(attempts=1, budget=None, timeout=None)
         retry._enter(attempt, started)  # noqa: SLF001  our own class

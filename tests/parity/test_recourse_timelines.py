@@ -2,33 +2,26 @@
 
 import pytest
 
-from helpers import RETRY, SECOND, Failure, Script
+from helpers import RETRY, Failure, Script
 from resilient import (
     CircuitBreaker,
     CircuitOpen,
     Dispatch,
     Event,
     Kind,
-    Pipeline,
-    Retry,
     current_attempt,
     listening,
     record_timeline,
 )
 from resilient.observe.events import AttemptFinished, CallFinished
-from resilient.outcome import retry_on
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]
-
-
-FOLLOWING = Pipeline(Retry(backoff=SECOND), classify=retry_on(Failure))
-"""All of its strategies, and the events, go by one classifier."""
 
 
 async def test_a_timeline_holds_every_attempt() -> None:
     """One record for each attempt, with its number, start, end, error and verdict, and the waits between them."""
     with record_timeline() as timeline:
-        await FOLLOWING.call(Script(Failure(), "value", seconds=0.5))
+        await RETRY.call(Script(Failure(), "value", seconds=0.5))
     first, second = timeline.attempts
 
     assert (first.number, first.started, first.at, first.error, first.verdict.kind) == (1, 0.0, 0.5, "Failure", Kind.RETRYABLE)
@@ -95,7 +88,7 @@ async def test_an_observer_has_a_method_for_each_event() -> None:
         raise ZeroDivisionError
 
     with listening(broken), listening(observer):
-        assert await FOLLOWING.call(Script(Failure(), "value", seconds=0.5)) == "value"
+        assert await RETRY.call(Script(Failure(), "value", seconds=0.5)) == "value"
 
     assert observer.lines == ["1 retryable_error 0.5", "2 success 0.5", "success after 2"]
 

@@ -3,10 +3,11 @@ from dataclasses import dataclass
 import anyio
 import pytest
 
-from helpers import RETRY, SECOND, Failure, Fatal, Script
+from helpers import BUSY, RETRY, SECOND, Failure, Fatal, Script, on_errors
 from resilient.errors import RetryableError
 from resilient.observe.events import AttemptFinished, RetryScheduled, RetryStopped
 from resilient.observe.timeline import Timeline, record_timeline, timeline_of
+from resilient.outcome import Kind
 from resilient.pipeline import Pipeline
 from resilient.strategies.backoff import Constant
 from resilient.strategies.budget import RetryBudget
@@ -79,6 +80,21 @@ async def test_a_scheduled_retry_tells_all_that_an_operator_asks() -> None:
     assert 2 <= event.delay <= 2.2
     assert (event.key, event.number, event.attempts, event.error) == ("users", 1, 3, "RetryableError")
     assert (event.delay_source, event.time_left, event.budget_left) == ("server", 10, 4)
+
+
+async def test_attempts_are_told_by_the_verdict_of_the_retry() -> None:
+    """What is tried again is called retryable in its event too; a classifier of the whole call comes first."""
+    busy = on_errors(BUSY)
+    with record_timeline() as timeline:
+        await RETRY.call(Script(Failure(), "value"))
+        async for attempt in RETRY:
+            with attempt:
+                if attempt.number == 1:
+                    raise Failure
+        await Pipeline(RETRY, classify=busy).call(Script(Failure(), "value"))
+    verdicts = [(event.verdict.kind, event.verdict.reason) for event in timeline.attempts if event.error]
+
+    assert verdicts == [(Kind.RETRYABLE, "retryable_error")] * 2 + [(Kind.RETRYABLE, "http_503")]
 
 
 async def test_a_permanent_error_is_no_news() -> None:
