@@ -27,7 +27,7 @@ def _floor() -> Run:
 def own() -> Iterable[Case]:
     fixed, live = Hedge(10), Hedge(minimum=1)
     live.state.latency.record(10.0, 0.0)
-    yield called("resilient @Hedge", fixed(fn), ours=True, targets=(Target(1.5, FLOOR),))
+    yield called("resilient @Hedge", fixed(fn), ours=True, targets=(Target(1.7, FLOOR),))
     yield called("resilient @Hedge, live latency", live(fn), ours=True)
     yield called("resilient @Hedge, nothing known yet", Hedge(minimum=1_000_000_000)(fn), ours=True)
     yield Case(FLOOR, _floor())
