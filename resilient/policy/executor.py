@@ -194,7 +194,7 @@ class Resilience:
 
     def statistics(self) -> dict[str, dict[str, Any]]:
         """A snapshot for each key: the statistics of each part of its policy that has some, by the name of the field."""
-        return {str(key): self._entries[key].statistics() for key in self._entries}
+        return {key: self._entries[key].statistics() for key in self._entries}
 
     def __repr__(self) -> str:
         return f"<Resilience: {len(self._entries)} keys, {self.provider!r}>"
@@ -222,11 +222,12 @@ class Resilience:
     def _applied(self, key: PolicyKey, found: Policy, error: str, entries: Entries | None = None) -> Entry:
         """The entry of a key, brought up to what the provider found."""
         entries = self._entries if entries is None else entries
-        entry = entries[key]
-        if key not in entries:  # there is no room for it: it shares an entry with others of the same policy
+        name = str(key)  # a dictionary is faster where all its keys are plain texts
+        entry = entries[name]
+        if name not in entries:  # there is no room for it: it shares an entry with others of the same policy
             entry = self._shared[str(id(found))]
         else:
-            entry.key, entry.name = key, str(key)
+            entry.key, entry.name = key, name
         if entry.seen is not found or entry.error != error:
             self._apply(entry, found, error, overridden=entries is not self._entries)
         return entry
@@ -322,7 +323,7 @@ class Protected(Strategy):
 
     def __init__(self, executor: Callable[[], Resilience], key: str) -> None:
         self._executor = executor
-        self.key = PolicyKey.parse(key)
+        self.key = str(PolicyKey.parse(key))
 
     def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         return self._executor().call(self.key, fn, *args, **kwargs)
@@ -331,7 +332,7 @@ class Protected(Strategy):
         return await self._executor().call(self.key, call, attempt)
 
     def __repr__(self) -> str:
-        return f"<protect {str(self.key)!r}>"
+        return f"<protect {self.key!r}>"
 
 
 def current_policy() -> Policy | None:

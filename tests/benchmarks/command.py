@@ -14,6 +14,7 @@ from benchmarks import (
     breaker,
     bulkhead,
     chaos,
+    executor,
     fallback,
     hedge,
     http_transport,
@@ -29,7 +30,20 @@ from benchmarks.harness import Case, Group, cases_of, measure
 
 GROUPS: Final[tuple[Group, ...]] = tuple(
     group
-    for module in (retry, breaker, bulkhead, limiter, timeout, hedge, fallback, chaos, pipelines, streams, http_transport)
+    for module in (
+        retry,
+        breaker,
+        bulkhead,
+        limiter,
+        timeout,
+        hedge,
+        fallback,
+        chaos,
+        pipelines,
+        executor,
+        streams,
+        http_transport,
+    )
     for group in module.GROUPS
 )
 MEMORY: Final = "memory"
