@@ -15,14 +15,21 @@ from resilient import (
     Exponential,
     Fallback,
     Keyed,
+    Outcome,
     Pipeline,
     Policy,
+    PolicyKey,
+    Resilience,
     Retry,
     Strategy,
+    Timeline,
     Timeout,
     TokenBucket,
     add_listener,
+    call,
     deadline,
+    override,
+    protect,
     record_timeline,
 )
 from resilient.observe.events import Event
@@ -120,3 +127,27 @@ async def calls_start_as_tasks() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(decorated, 1)
     assert_type(await asyncio.create_task(pipeline.call(fetch, 1)), str)
+
+
+resilience = Resilience(policies={"a.b": Policy.http()})
+
+
+@resilience.protect("a.b")
+async def protected(number: int) -> str:
+    return str(number)
+
+
+@protect("a.b")
+async def protected_pages(count: int) -> AsyncGenerator[bytes]:
+    yield b"page" * count
+
+
+async def calls_by_key_have_types() -> None:
+    assert_type(await resilience.call("a.b", fetch, 1), str)
+    assert_type(await call(PolicyKey("a", "b"), fetch, 1), str)
+    assert_type(await resilience.call_with_timeline("a.b", fetch, 1), tuple[Outcome[str], Timeline])
+    assert_type(await protected(1), str)
+    assert_type(protected_pages(1), AsyncGenerator[bytes])
+    with override({"a.b": Policy()}):
+        await resilience.call("a.b", fetch, "1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await protected("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
