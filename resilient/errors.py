@@ -167,12 +167,21 @@ class Throttled(Rejected):
 class NoPolicy(Rejected):
     """There is no policy for the key, and the executor was told to deny such calls (`missing_policy="deny"`).
 
-    `__cause__` is what the provider said, where it could not be asked.
+    Attributes:
+        why: the code of what the provider said: `policy_not_found`, `provider_unavailable`, `policy_fetch_failed`, or
+            `provider_raised`.
+
     """
 
     reason: ClassVar[str] = "no_policy"
 
+    def __init__(self, strategy: str = "", retry_after: float | None = None, why: str = "policy_not_found") -> None:
+        super().__init__(strategy, retry_after)
+        self.why = why
+
     def _why(self) -> str:
+        if self.why != "policy_not_found":
+            return f"no policy could be found out ({self.why}), the call was not sent"
         return "there is no policy, the call was not sent; give the provider one, or say missing_policy='fallback'"
 
 

@@ -34,6 +34,7 @@ SAMPLES = [
     DeadlineExceeded(3.0),
     RetryableError("busy", 4.0),
     NoPolicy("resilience"),
+    NoPolicy("resilience", None, "provider_unavailable"),
     NoClassifier("resilience", None, "mine"),
     BudgetDenied("resilience", None, "shared"),
     ProviderError("svc.Get", "no answer", "policy_fetch_failed"),

@@ -242,7 +242,7 @@ class Resilience:
         before, parts, was_seen = entry.parts, entry.parts, entry.seen is not UNSEEN
         pipeline: Strategy
         if mode == "deny":
-            pipeline = Denial(lambda: NoPolicy(_NAME))
+            pipeline = Denial(lambda: NoPolicy(_NAME, None, error))
         else:
             try:
                 classifier = self._classifier(policy, missing)

@@ -280,6 +280,15 @@ async def test_without_a_policy_a_call_can_be_denied() -> None:
         resilience.pipeline("a.b")
 
 
+async def test_a_denial_says_what_the_provider_said() -> None:
+    """By its code."""
+    resilience = Resilience(provider=Changing(ProviderError("a")), missing_policy="deny")
+
+    with pytest.raises(NoPolicy, match=r"no policy could be found out \(provider_unavailable\)") as denied:
+        await resilience.call("a", answer, 1)
+    assert denied.value.why == "provider_unavailable"
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
