@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -227,6 +228,18 @@ def test_the_schema_names_every_field() -> None:
     assert [table["properties"]["kind"]["const"] for table in retry["backoff"]["anyOf"]] == list(SECTIONS["retry.backoff"])
     assert retry["budget"]["anyOf"][-1]["type"] == "string"
     assert all(f'"{path.rpartition(".")[2]}"' in text for path in FIELDS)
+
+
+def test_the_annotated_example_is_as_good_as_it_says() -> None:
+    """It has every section but chaos, nothing in it is clamped, and lint finds nothing to say."""
+    text = (Path(__file__).parent.parent.parent / "docs" / "example-policies.toml").read_text()
+
+    document = load_document(text, "toml")
+
+    assert document.default is not None
+    policies = [document.default, *document.policies.values()]
+    assert [(policy.normalisation.fields, policy.lint()) for policy in policies] == [((), ())] * len(policies)
+    assert [path for path in SECTIONS if path.rpartition(".")[2] not in text] == ["chaos"]
 
 
 def test_without_pydantic_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

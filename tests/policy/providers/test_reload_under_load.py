@@ -69,7 +69,7 @@ async def test_a_call_sees_one_policy_from_entry_to_end_and_breakers_stay_open(t
     async def swaps() -> None:
         for number in range(1, SWAPS + 1):
             await anyio.sleep(0.02)
-            (tmp_path / "policies.toml").write_text(text(number))  # noqa: ASYNC240  a thread would let virtual time run on
+            (tmp_path / "policies.toml").write_text(text(number))  # not in a thread: virtual time would run on
             assert provider.reload()
 
     for _ in range(2):
