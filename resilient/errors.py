@@ -319,7 +319,7 @@ class Problem:
         return "".join(parts).removeprefix(".")
 
     def __str__(self) -> str:
-        where = ": ".join(filter(None, (self.line and f"line {self.line}", self.where)))
+        where = ": ".join(filter(None, (f"line {self.line}" if self.line else "", self.where)))
         return f"{where}: {self.message}" if where else self.message
 
 
