@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from resilient import clock
 from resilient._arguments import Duration, integer
+from resilient.chance import source as _random
 from resilient.observe.events import LimitChanged
 from resilient.observe.listeners import everywhere, here
 from resilient.outcome import SUCCESS, Classifier, Health, Verdict, judge
@@ -24,8 +25,6 @@ from resilient.strategies.gate import announce
 from resilient.strategies.slots import Slots
 
 __all__ = ("AdaptiveLimit", "AdaptiveLimitStatistics")
-
-_random: Final = Random()  # noqa: S311  jitter, not a secret
 
 _INITIAL: Final = 20
 _OUT_OF_DATE: Final = 600.0

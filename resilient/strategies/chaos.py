@@ -18,6 +18,7 @@ import anyio
 from resilient import clock
 from resilient._arguments import Duration, number
 from resilient._arguments import seconds as check_seconds
+from resilient.chance import source as _random
 from resilient.context import Attempt
 from resilient.observe.events import ChaosInjected
 from resilient.observe.text import name_of
@@ -29,7 +30,6 @@ Fault = type[Exception] | Callable[[Random], Exception]
 """A type of exception that needs no arguments, or a function that makes one."""
 
 _ABSENT: Final[Any] = object()
-_random: Final = Random()  # noqa: S311  which calls are hit is no secret
 
 
 @dataclass(frozen=True, slots=True)

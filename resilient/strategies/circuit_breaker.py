@@ -15,6 +15,7 @@ from typing import Final, Literal, Self
 
 from resilient import clock
 from resilient._arguments import Duration, fraction, integer, number, seconds
+from resilient.chance import source as _random
 from resilient.errors import CircuitOpen
 from resilient.outcome import Classifier, On, failure_on
 from resilient.strategies.breaker_states import BreakerMachine, BreakerState, Closed, HalfOpen, Order, Past, State
@@ -24,8 +25,6 @@ from resilient.strategies.windows import CountWindow, RingCounts, TimeCounts
 __all__ = ("BreakerCounts", "BreakerSettings", "BreakerStatistics", "CircuitBreaker")
 
 Initial = Literal["closed", "isolated", "disabled", "monitor_only"]
-
-_random: Final = Random()  # noqa: S311  jitter, not a secret
 
 _DEFAULT_RATE: Final = 0.5
 _DEFAULT_MAXIMUM: Final = 60.0

@@ -13,6 +13,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from resilient import _switch, clock
 from resilient._arguments import Duration, integer, seconds
+from resilient.chance import source as _random
 from resilient.context import NO_KWARGS, Attempt, Watch, current, invoke
 from resilient.observe.listeners import everywhere, here, sink
 from resilient.outcome import Classifier, Kind, On, retry_on
@@ -26,8 +27,6 @@ __all__ = ("Retry",)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_random: Final = Random()  # noqa: S311  jitter, not a secret
 
 _NOBODY_SAYS: Final = (
     "this Retry does not know what to retry: say Retry(on=(ConnectionError, TimeoutError)), "

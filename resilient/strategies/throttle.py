@@ -20,6 +20,7 @@ from typing import Final, Self
 
 from resilient import clock
 from resilient._arguments import Duration, integer, number, seconds
+from resilient.chance import source as _random
 from resilient.errors import Throttled
 from resilient.outcome import Health, Verdict
 from resilient.strategies.gate import Gate
@@ -27,7 +28,6 @@ from resilient.strategies.windows import TimeCounts
 
 __all__ = ("Throttle", "ThrottleStatistics")
 
-_random: Final = Random()  # noqa: S311  a share of calls, not a secret
 _HEALTHY: Final = Health.HEALTHY
 
 
