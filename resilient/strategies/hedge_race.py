@@ -296,7 +296,7 @@ class Race:
             return
         self._due = now + self._delay
         if self._loop is not None:
-            self._timer = self._loop.call_later(self._delay, self._is_due)
+            self._timer = self._loop.call_later(self._delay, self._on_timer, self._loop)
         elif not self._sleeper:
             self._sleeper = True
             self._group.start_soon(self._sleep)
@@ -307,15 +307,20 @@ class Race:
         if timer is not None:
             timer.cancel()
 
-    def _is_due(self) -> None:
-        self._next_hedge("delay", clock.now())
+    def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The callback of a timer is in no task, and there anyio knows of no event loop: the hedge is started by one."""
+        loop.create_task(self._start_due(self._timer))  # noqa: RUF006  it is done in one step, which the loop holds
+
+    async def _start_due(self, timer: asyncio.TimerHandle | None) -> None:
+        if self._timer is timer:  # and nothing has happened since
+            self._next_hedge("delay", clock.now())
 
     async def _sleep(self) -> None:
         """What trio has in place of a timer."""
         while self._due < math.inf:
             await anyio.sleep(max(0.0, self._due - clock.now()))
             if clock.now() >= self._due:
-                self._is_due()
+                self._next_hedge("delay", clock.now())
         self._sleeper = False
 
     # What is told, and what is thrown away.

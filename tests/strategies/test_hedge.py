@@ -1,5 +1,7 @@
 """Hedging: when a second leg is started, who wins, and what becomes of the others."""
 
+import asyncio
+import contextvars
 import statistics
 from datetime import timedelta
 from random import Random
@@ -44,6 +46,16 @@ async def test_a_slow_leg_is_doubled_and_the_first_answer_wins() -> None:
     assert clock.now() == 3
     assert callee.at == [0, 2]
     assert (callee.cancelled, callee.active) == ([0], 0)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_a_hedge_needs_no_anyio_around() -> None:
+    """A program that was started by `asyncio.run`, where anyio does not know which library drives a callback, is hedged as well."""
+    callee = Legs((10, "first"), (1, "second"))
+    task = asyncio.get_running_loop().create_task(Hedge(2).call(callee), context=contextvars.Context())
+
+    assert await task == "second"
+    assert clock.now() == 3
 
 
 async def test_the_original_may_still_win() -> None:
