@@ -185,21 +185,47 @@ class Gate(Strategy):
 class Lease:
     """A permit that is held by hand. It is settled once: at the end of its `with` block, or by `settle()`."""
 
-    __slots__ = ("_gate", "_permit", "_started")
+    __slots__ = ("_gate", "_permit", "_returned", "_started")
 
     def __init__(self, gate: Gate, permit: Permit) -> None:
         self._gate = gate
         self._permit: Permit | None = permit
         self._started = clock.now()
+        self._returned: tuple[Verdict, float] | None = None
 
-    def settle(self, error: BaseException | None = None) -> None:
-        """Give the permit back. `error` is what the work ended with; None for success. Later calls do nothing."""
+    def returned(self, verdict: Verdict = SUCCESS) -> None:
+        """Say that the work has given a value which is still in use: the head of a response whose body follows.
+
+        What decides by the return (a half-open probe) is settled now, the rest when `settle()` tells that the value has
+        ended: with this verdict, and with the latency until now.
+        """
+        permit = self._permit
+        if permit is None or self._returned is not None:
+            return
+        now = clock.now()
+        self._returned = verdict, now - self._started
+        if not permit.lingers:
+            self._permit = permit.settle(verdict, now - self._started, now)
+            announce(self._gate)
+
+    def settle(self, error: BaseException | None = None, *, verdict: Verdict | None = None) -> None:
+        """Give the permit back. Later calls do nothing.
+
+        Args:
+            error: what the work ended with; None for success.
+            verdict: what that means (default: as the gate judges the error).
+
+        """
         permit, self._permit = self._permit, None
         if permit is None:
             return
         now = clock.now()
-        verdict = SUCCESS if error is None else judge(self._gate.classifier, error, error=True)
-        permit.settle(verdict, now - self._started, now)
+        at_return, latency = self._returned or (SUCCESS, now - self._started)
+        if at_return.health is Health.UNHEALTHY or (error is None and verdict is None):
+            verdict = at_return  # what was bad when it was returned is not better for how it ended
+        elif verdict is None:
+            verdict = judge(self._gate.classifier, error, error=True)
+        permit.settle(verdict, latency, now)
         announce(self._gate)
 
     def __enter__(self) -> Self:

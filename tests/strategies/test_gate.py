@@ -10,7 +10,7 @@ from resilient import clock
 from resilient.errors import BulkheadFull, Rejected
 from resilient.observe.events import CallRejected
 from resilient.observe.timeline import record_timeline
-from resilient.outcome import Verdict
+from resilient.outcome import CANCELLED, SUCCESS, Verdict
 from resilient.pipeline import Pipeline
 from resilient.strategies.gate import Gate
 from resilient.strategies.lingering import Lingering
@@ -118,6 +118,34 @@ async def test_a_gate_by_hand_is_settled_once_with_what_the_work_ended_with() ->
     lease.settle()
 
     assert log == ["door in", "door http_503 1", "door in", "door success 0", "door in", "door http_503 0"]
+
+
+async def test_a_permit_by_hand_hears_of_a_value_that_lives_on() -> None:
+    """What lingers is kept until the value has ended; verdict and latency are those of the return."""
+    log: list[str] = []
+    lingering, plain = LingeringDoor("slot", log).acquire_nowait(), Door("probe", log).acquire_nowait()
+    await anyio.sleep(1)
+    for lease in (lingering, plain):
+        lease.returned()
+        lease.returned(BUSY)
+    await anyio.sleep(9)
+    for lease in (lingering, plain):
+        lease.settle()
+        lease.settle(Failure())
+        lease.returned()
+
+    assert log == ["slot in", "probe in", "probe success 1", "slot success 1"]
+
+
+@pytest.mark.parametrize(("at_return", "reason"), [(SUCCESS, "cancelled"), (BUSY, "http_503")])
+async def test_a_permit_by_hand_is_told_what_an_end_means(at_return: Verdict, reason: str) -> None:
+    """A verdict may be given with the end; what was bad when it was returned stays bad."""
+    log: list[str] = []
+    lease = LingeringDoor("slot", log).acquire_nowait()
+    lease.returned(at_return)
+    lease.settle(Failure(), verdict=CANCELLED)
+
+    assert log == ["slot in", f"slot {reason} 0"]
 
 
 async def test_a_permit_block_that_was_never_entered_can_be_left() -> None:
