@@ -309,7 +309,7 @@ class Race:
 
     def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         """The callback of a timer is in no task, and there anyio knows of no event loop: the hedge is started by one."""
-        loop.create_task(self._start_due(self._timer))  # noqa: RUF006  it is done in one step, which the loop holds
+        loop.create_task(self._start_due(self._timer))
 
     async def _start_due(self, timer: asyncio.TimerHandle | None) -> None:
         if self._timer is timer:  # and nothing has happened since

@@ -50,7 +50,7 @@ async def test_a_slow_leg_is_doubled_and_the_first_answer_wins() -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_a_hedge_needs_no_anyio_around() -> None:
-    """A program that was started by `asyncio.run`, where anyio does not know which library drives a callback, is hedged as well."""
+    """A program that was started by `asyncio.run`, not by anyio, is hedged as well."""
     callee = Legs((10, "first"), (1, "second"))
     task = asyncio.get_running_loop().create_task(Hedge(2).call(callee), context=contextvars.Context())
 
