@@ -26,7 +26,7 @@ from resilient.errors import (
 from resilient.keyed import Keyed
 from resilient.lint import Finding, WorstCase, worst_case
 from resilient.observe.events import Event
-from resilient.observe.listeners import Dispatch, Listener, add_listener, listening, remove_listener
+from resilient.observe.listeners import Dispatch, Listener, LiveListener, add_listener, listening, remove_listener
 from resilient.observe.logs import configure_logging
 from resilient.observe.timeline import Timeline, TimelineStatistics, record_timeline, timeline_of
 from resilient.outcome import Classifier, Health, Kind, Outcome, RateHint, Verdict
@@ -106,6 +106,7 @@ __all__ = (
     "Linear",
     "Lingering",
     "Listener",
+    "LiveListener",
     "NoClassifier",
     "NoPolicy",
     "Normalisation",

@@ -23,7 +23,7 @@ from resilient._arguments import Duration
 from resilient._arguments import seconds as check_seconds
 from resilient.errors import DeadlineExceeded
 from resilient.observe.events import AttemptFinished, AttemptKind, CallFinished, Event
-from resilient.observe.listeners import Sink, emit, emit_notable
+from resilient.observe.listeners import Ends, LiveListener, Sink, begin, emit, emit_notable, end
 from resilient.outcome import SUCCESS, Classifier, Verdict, judge
 
 __all__ = (
@@ -51,10 +51,11 @@ current = _current.get
 class Watch:
     """What is kept of a call while somebody listens: shared by all of its attempts."""
 
-    __slots__ = ("attempts", "classifier", "degraded", "listeners")
+    __slots__ = ("attempts", "classifier", "degraded", "listeners", "live")
 
     def __init__(self, listeners: Sink) -> None:
         self.listeners = listeners
+        self.live = tuple([listener for listener in listeners if isinstance(listener, LiveListener)])
         self.attempts = 0
         self.degraded = False
         self.classifier: Classifier | None = None  # that of the retry, for events of attempts, where the call has none
@@ -205,56 +206,59 @@ def invoke(attempt: Attempt) -> Any:
 
 
 async def _invoke_as_current(attempt: Attempt) -> Any:
-    outer, kwargs = current(), attempt.kwargs
-    started = 0.0 if attempt.watch is None else clock.now()
+    outer, kwargs, watch = current(), attempt.kwargs, attempt.watch
+    started, ends = (0.0, ()) if watch is None else (clock.now(), begin_attempt(attempt, watch))
     _current.set(attempt)
     try:
         value = await (attempt.fn(*attempt.args, **kwargs) if kwargs else attempt.fn(*attempt.args))
     except BaseException as error:
-        if attempt.watch is not None:
-            tell_attempt_finished(attempt, attempt.watch, started, error, failed=True)
+        if watch is not None:
+            tell_attempt_finished(attempt, watch, started, error, ends, failed=True)
         raise
     finally:
         _current.set(outer)  # two sets are cheaper than a set and a reset
-    if attempt.watch is not None:
-        tell_attempt_finished(attempt, attempt.watch, started, value, failed=False)
+    if watch is not None:
+        tell_attempt_finished(attempt, watch, started, value, ends, failed=False)
     return value
 
 
-def tell_attempt_finished(attempt: Attempt, watch: Watch, started: float, outcome: object, *, failed: bool) -> None:
+def begin_attempt(attempt: Attempt, watch: Watch) -> Ends:
+    """Tell live listeners that the callee is called now."""
+    return begin(watch.live, "on_attempt_begins", attempt) if watch.live else ()
+
+
+def tell_attempt_finished(attempt: Attempt, watch: Watch, started: float, outcome: object, ends: Ends, *, failed: bool) -> None:
     """Tell the end of an attempt of a call that somebody listens to."""
     watch.attempts += 1
-    emit(
-        watch.listeners,
-        AttemptFinished(
-            at=clock.now(),
-            key=attempt.key,
-            call_id=attempt.identify(),
-            number=attempt.number,
-            kind=attempt.kind,
-            hedge=attempt.hedge,
-            started=started,
-            verdict=attempt.verdict(outcome, error=failed, classifier=attempt.classifier or watch.classifier),
-            error=type(outcome).__name__ if failed else "",
-        ),
+    event = AttemptFinished(
+        at=clock.now(),
+        key=attempt.key,
+        call_id=attempt.identify(),
+        number=attempt.number,
+        kind=attempt.kind,
+        hedge=attempt.hedge,
+        started=started,
+        verdict=attempt.verdict(outcome, error=failed, classifier=attempt.classifier or watch.classifier),
+        error=type(outcome).__name__ if failed else "",
     )
+    emit(watch.listeners, event)
+    end(ends, event)
 
 
-def tell_call_finished(attempt: Attempt, watch: Watch, started: float, outcome: object, *, failed: bool) -> None:
+def tell_call_finished(attempt: Attempt, watch: Watch, started: float, outcome: object, ends: Ends = (), *, failed: bool) -> None:
     """Tell the end of a call that somebody listens to. `attempt` is one of its attempts."""
-    emit(
-        watch.listeners,
-        CallFinished(
-            at=clock.now(),
-            key=attempt.key,
-            call_id=attempt.identify(),
-            started=started,
-            reason=attempt.verdict(outcome, error=failed).reason,
-            error=type(outcome).__name__ if failed else "",
-            attempts=watch.attempts,
-            degraded=watch.degraded,
-        ),
+    event = CallFinished(
+        at=clock.now(),
+        key=attempt.key,
+        call_id=attempt.identify(),
+        started=started,
+        reason=attempt.verdict(outcome, error=failed).reason,
+        error=type(outcome).__name__ if failed else "",
+        attempts=watch.attempts,
+        degraded=watch.degraded,
     )
+    emit(watch.listeners, event)
+    end(ends, event)
 
 
 def time_left(limit: float = math.inf) -> float:

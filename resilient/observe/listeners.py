@@ -3,7 +3,7 @@
 A listener is any callable that takes an event. It hears the calls of the whole process (`add_listener`), or those that
 are made inside a block in the same task and its children (`listening`). It is called synchronously, outside of critical
 sections; one that raises is reported once and never breaks the call. A class with one method per event is made a
-listener by `Dispatch`.
+listener by `Dispatch`; a `LiveListener` goes along with calls and attempts while they run.
 
 All mutable state: the list `everywhere`, the context variable `_here`, the set of listeners that were `_reported`,
 and `notable`, where the logs plug in.
@@ -14,11 +14,28 @@ import logging
 import re
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from resilient.observe.events import Event
+from resilient.observe.events import AttemptFinished, CallFinished, Event
 
-__all__ = ("Dispatch", "Listener", "Sink", "add_listener", "emit", "emit_notable", "listening", "remove_listener", "sink")
+if TYPE_CHECKING:
+    from resilient.context import Attempt
+
+__all__ = (
+    "Dispatch",
+    "Ends",
+    "Listener",
+    "LiveListener",
+    "Sink",
+    "add_listener",
+    "begin",
+    "emit",
+    "emit_notable",
+    "end",
+    "listening",
+    "remove_listener",
+    "sink",
+)
 
 Listener = Callable[[Event], object]
 """A callable that takes an event; what it returns is ignored."""
@@ -103,3 +120,50 @@ class Dispatch:
 
     def on_event(self, event: Event) -> None:
         """Hear an event that has no method of its own."""
+
+
+class LiveListener(Dispatch):
+    """A listener that also goes along with calls and attempts while they run: one that makes spans of them, say.
+
+    Its two methods are called just before, in the task that runs the call or the attempt: a context variable that they set is
+    seen by the callee. What they return, if anything, is called with the event that tells the end, after that event was told to
+    all. Whoever sets a context variable puts it back there. The same holds as of every listener: it must not wait, and an
+    exception is reported once.
+
+    The loop `async for attempt in retry` is no call of its own: of that it hears the attempts only.
+    """
+
+    def on_call_begins(self, attempt: "Attempt") -> Callable[[CallFinished], object] | None:
+        """A call begins. `attempt` is its first one; its `key` may be given only later, by a pipeline."""
+        return None
+
+    def on_attempt_begins(self, attempt: "Attempt") -> Callable[[AttemptFinished], object] | None:
+        """The callee is called now."""
+        return None
+
+
+Ends = tuple[tuple[LiveListener, Callable[[Any], object]], ...]
+"""What live listeners want to be told when it ends, the last one first."""
+
+
+def begin(live: tuple[LiveListener, ...], method: Literal["on_call_begins", "on_attempt_begins"], attempt: "Attempt") -> Ends:
+    """Tell live listeners that something begins."""
+    ends: Ends = ()
+    for listener in live:
+        try:
+            ended = getattr(listener, method)(attempt)
+        except Exception:  # noqa: BLE001  see `emit`
+            _report(listener)
+        else:
+            if ended is not None:
+                ends = ((listener, ended), *ends)
+    return ends
+
+
+def end(ends: Ends, event: Event) -> None:
+    """Tell live listeners that what they went along with has ended."""
+    for listener, ended in ends:
+        try:
+            ended(event)
+        except Exception:  # noqa: BLE001  see `emit`
+            _report(listener)

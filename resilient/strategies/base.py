@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from resilient import _switch, clock
 from resilient.context import Attempt, Watch, invoke, tell_call_finished
-from resilient.observe.listeners import everywhere, here, sink
+from resilient.observe.listeners import begin, everywhere, here, sink
 
 if TYPE_CHECKING:
     from resilient.strategies.gate import Gate
@@ -89,6 +89,7 @@ async def watched(strategy: Strategy, attempt: Attempt) -> Any:
     attempt.watch = watch = Watch(sink())
     attempt.identify()
     started = clock.now()
+    ends = begin(watch.live, "on_call_begins", attempt)
     outcome: object = None
     failed = True
     try:
@@ -98,6 +99,6 @@ async def watched(strategy: Strategy, attempt: Attempt) -> Any:
         outcome = error
         raise
     finally:
-        tell_call_finished(attempt, watch, started, outcome, failed=failed)
+        tell_call_finished(attempt, watch, started, outcome, ends, failed=failed)
         del outcome
     return value

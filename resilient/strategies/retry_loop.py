@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
 from resilient import clock
-from resilient.context import Attempt, make_current, tell_attempt_finished, tell_call_finished, time_left
+from resilient.context import Attempt, begin_attempt, make_current, tell_attempt_finished, tell_call_finished, time_left
 from resilient.errors import Rejected
 from resilient.observe.events import AttemptFinished, AttemptKind, RetryScheduled, RetryStopped
+from resilient.observe.listeners import Ends
 from resilient.observe.text import name_of
 from resilient.observe.timeline import Timeline, attach
 from resilient.outcome import Kind, Verdict
@@ -299,7 +300,7 @@ class AttemptBlock:
 
     """
 
-    __slots__ = ("_attempt", "_call_started", "_loop", "_restore", "_started", "delay")
+    __slots__ = ("_attempt", "_call_started", "_ends", "_loop", "_restore", "_started", "delay")
 
     def __init__(self, loop: RetryLoop, attempt: Attempt, call_started: float) -> None:
         self._loop = loop
@@ -307,6 +308,7 @@ class AttemptBlock:
         self._call_started = call_started
         self._started = 0.0
         self._restore: Attempt | None = None
+        self._ends: Ends = ()
         self.delay: float | None = None  # seconds before the next attempt; None where there is none
 
     @property
@@ -318,15 +320,18 @@ class AttemptBlock:
         return self._attempt.kind
 
     def __enter__(self) -> Self:
-        self._restore = make_current(self._attempt)
+        attempt = self._attempt
+        self._restore = make_current(attempt)
         self._started = clock.now()
+        if attempt.watch is not None:
+            self._ends = begin_attempt(attempt, attempt.watch)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         make_current(self._restore)
         attempt, watch, failed = self._attempt, self._attempt.watch, error is not None
         if watch is not None:
-            tell_attempt_finished(attempt, watch, self._started, error, failed=failed)
+            tell_attempt_finished(attempt, watch, self._started, error, self._ends, failed=failed)
         self._loop.attempt_ended(error)
         if isinstance(error, Exception):
             self.delay = self._loop.end_block(attempt, error)
