@@ -1,0 +1,59 @@
+"""What the model tests share: a machine with a clock of its own, and how long it runs.
+
+Each machine drives the real state machine and a *model* of it side by side, through a random history, and compares what can be
+seen after every step. A model is slow and beyond doubt: fractions, plain lists, everything counted anew. Time is in ticks of an
+eighth of a second, which floats hold exactly.
+
+`HYPOTHESIS_PROFILE=long pytest tests/models -n 0` runs thirty times as many histories, other ones each time.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+import hypothesis
+from hypothesis.stateful import RuleBasedStateMachine
+
+from resilient import clock
+from resilient.observe import listeners
+
+__all__ = ("LONG", "TICK", "Timed", "runs", "thorough")
+
+TICK: Final = 1 / 8
+
+LONG: Final = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+
+
+def thorough(examples: int, steps: int = 30) -> hypothesis.settings:
+    """So many histories of so many steps; the long form has more of both."""
+    if LONG:
+        return hypothesis.settings(max_examples=30 * examples, stateful_step_count=2 * steps, deadline=None, derandomize=False)
+    return hypothesis.settings(max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=True)
+
+
+class Timed(RuleBasedStateMachine):
+    """A machine whose steps share a clock, which is the library's until its end. Nothing is logged meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ticks = 0
+        self._clock: Callable[[], float] = clock.now
+        self._logs = listeners.notable[:]
+        clock.now = lambda: self.now
+        listeners.notable.clear()
+
+    @property
+    def now(self) -> float:
+        """Seconds."""
+        return self.ticks * TICK
+
+    def teardown(self) -> None:
+        clock.now = self._clock
+        listeners.notable[:] = self._logs
+
+
+def runs(machine: type[RuleBasedStateMachine], examples: int, steps: int = 30) -> Any:
+    """The test that runs a machine: `TestBreaker = runs(Breaker, 100)`."""
+    case: Any = machine.TestCase
+    case.settings = thorough(examples, steps)
+    return case
