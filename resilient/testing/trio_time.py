@@ -1,41 +1,81 @@
 """Virtual time on trio: its own `MockClock`, and a watch that notices when nothing can ever run again.
 
-Imported only where trio is asked for. All mutable state: how many rounds of the run loop no task has made a step.
+Imported only where trio is asked for. Trio shuffles the tasks that are ready; the switch by which Hypothesis makes it draw the
+same order each time, and its source of randomness, are private: they are used here and nowhere else.
+
+All mutable state: how many rounds of the run loop no task has made a step, when each task made its last one, and that switch.
 """
 
+import contextlib
 import math
+import random as random_module
 import threading
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final
 
 import trio
+from trio._core import _run as inside_trio  # pyright: ignore[reportPrivateUsage]  see the top of this file
 from trio.testing import MockClock
 
-from resilient.testing.deadlock import Deadlock
+from resilient.testing.deadlock import Deadlock, Waiting, waiting
 
 __all__ = ("trio_time",)
 
 _IDLE_ROUNDS: Final = 3  # of the run loop: in the first the clock may jump, in the second deadlines expire
 
 
-def trio_time(grace: float) -> tuple[dict[str, Any], MockClock]:
-    """Options for `trio.run`, and the clock among them."""
+@contextlib.contextmanager
+def trio_time(grace: float, random: random_module.Random | None) -> Generator[tuple[dict[str, Any], Callable[[], float]]]:
+    """Options for `trio.run`, and what tells the time of the clock among them."""
     mock = MockClock(autojump_threshold=grace)
-    return {"clock": mock, "instruments": [_Watch()]}, mock
+    with contextlib.nullcontext() if random is None else _ordered_by(random):
+        yield {"clock": mock, "instruments": [_Watch(mock.current_time)]}, mock.current_time
+
+
+@contextlib.contextmanager
+def _ordered_by(random: random_module.Random) -> Generator[None]:
+    inside: Any = inside_trio
+    before = inside._r, inside._ALLOW_DETERMINISTIC_SCHEDULING  # noqa: SLF001
+    inside._r, inside._ALLOW_DETERMINISTIC_SCHEDULING = random, True  # noqa: SLF001
+    try:
+        yield
+    finally:
+        inside._r, inside._ALLOW_DETERMINISTIC_SCHEDULING = before  # noqa: SLF001
 
 
 class _Watch(trio.abc.Instrument):
     """Ends the run with a `Deadlock` where trio would go round for ever."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
         self._idle = 0
+        self._stepped: dict[trio.lowlevel.Task, float] = {}
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self._idle = 0
+        self._stepped[task] = self._now()
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        self._stepped.pop(task, None)
 
     def after_io_wait(self, timeout: float) -> None:
         self._idle += 1
         if self._idle >= _IDLE_ROUNDS and _nobody_can_wake_us():
-            trio.lowlevel.spawn_system_task(_raise_deadlock)
+            trio.lowlevel.spawn_system_task(_raise, self._deadlock())
+
+    def _deadlock(self) -> Deadlock:
+        now, told = self._now(), list[Waiting]()
+        for task in sorted(_all_tasks(trio.lowlevel.current_root_task()), key=lambda task: task.name):
+            told += waiting(task.name, task.iter_await_frames(), now - self._stepped.get(task, now))
+        return Deadlock(told)
+
+
+def _all_tasks(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
+    if task is not None:
+        yield task
+        for nursery in task.child_nurseries:
+            for child in nursery.child_tasks:
+                yield from _all_tasks(child)
 
 
 def _nobody_can_wake_us() -> bool:
@@ -46,5 +86,5 @@ def _nobody_can_wake_us() -> bool:
     return own_pipe_only and no_timer and nothing_to_do and threading.active_count() == 1
 
 
-async def _raise_deadlock() -> None:
-    raise Deadlock
+async def _raise(deadlock: Deadlock) -> None:
+    raise deadlock

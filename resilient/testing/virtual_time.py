@@ -7,9 +7,11 @@ hands out what anyio needs to run on the same time: an event loop whose selector
 Time jumps as soon as no task can go on. It does not know of work outside of the event loop: a thread, another process, a
 peer on the network. `grace` makes it wait a little for these before each jump; tests with real I/O are better run in real time.
 
-A test that would hang for ever raises `Deadlock` where it is certain that nothing can run again.
+A test that would hang for ever raises `Deadlock` where it is certain that nothing can run again. A `seed` decides in which order
+tasks run that are ready at the same time: `explore` tries many, and what fails under one fails under it again.
 
-All mutable state: the time of a `_LoopTime`, and `resilient.clock.now`, which is put back at the end.
+All mutable state: the time of a `_LoopTime`, when the futures of a loop were made, and `resilient.clock.now`, which is put back
+at the end.
 """
 
 import asyncio
@@ -18,23 +20,28 @@ import contextvars
 import math
 import selectors
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from functools import partial
+from random import Random
 from typing import Any, Final, Literal, TypeVar, TypeVarTuple
 
 import anyio
 
 from resilient import clock
-from resilient._arguments import seconds
-from resilient.testing.deadlock import Deadlock
+from resilient._arguments import integer, seconds
+from resilient.testing.deadlock import Deadlock, Waiting, awaited_frames, waiting
+from resilient.testing.inside_asyncio import InterleavedLoop, waits_for
+from resilient.testing.seeds import seeded
 
-__all__ = ("VirtualTime", "run_virtual", "virtual_time")
+__all__ = ("Backend", "VirtualTime", "explore", "run_virtual", "virtual_time")
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 Backend = Literal["asyncio", "trio"]
 
+_MADE: Final = "__resilient_made__"
+"""The attribute of a future that says when it was made."""
 _PATIENCE: Final = 0.1  # real seconds between two looks at whether there still is somebody who can wake us
 
 
@@ -44,12 +51,14 @@ class VirtualTime:
     Attributes:
         backend: `"asyncio"` or `"trio"`.
         options: the backend options by which anyio runs on this clock.
+        seed: what decides the order of tasks that are ready at the same time; None where nothing does.
 
     """
 
-    def __init__(self, backend: Backend, options: dict[str, Any], now: Callable[[], float]) -> None:
+    def __init__(self, backend: Backend, options: dict[str, Any], now: Callable[[], float], seed: int | None) -> None:
         self.backend = backend
         self.options = options
+        self.seed = seed
         self._now = now
 
     @property
@@ -64,25 +73,39 @@ class VirtualTime:
     def run(self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts) -> T:
         """Run `await fn(*args)` in an event loop of its own on this clock.
 
+        What it raises has a note with the seed, where there is one.
+
         Raises:
             Deadlock: nothing can ever run again. It is noticed where no thread and no socket is in use.
 
         """
         try:
+            return self._run(fn, *args)
+        except BaseException as error:
+            if self.seed is not None:
+                error.add_note(f"it ran under seed={self.seed} on {self.backend}: run it under this seed to see it again")
+            raise
+
+    def _run(self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts) -> T:
+        try:
             return anyio.run(fn, *args, backend=self.backend, backend_options=self.options)
         except Exception as error:
-            if _is_deadlock(error.__cause__):  # trio calls it an internal error of its own
-                raise Deadlock from error
+            deadlock = _deadlock_in(error.__cause__)  # trio calls it an internal error of its own
+            if deadlock is not None:
+                raise Deadlock(deadlock.waiting) from error
             raise
 
 
 @contextlib.contextmanager
-def virtual_time(backend: Backend = "asyncio", *, grace: float = 0.0) -> Generator[VirtualTime]:
+def virtual_time(backend: Backend = "asyncio", *, grace: float = 0.0, seed: int | None = None) -> Generator[VirtualTime]:
     """Replace the library's clock by virtual time while the block runs.
 
     Args:
         backend: `"asyncio"` (the default) or `"trio"`, which must be installed.
         grace: real seconds to wait for threads and sockets each time before the clock jumps, at least 0 (default 0).
+        seed: a whole number of at least 0, by which everything is drawn: which of the tasks that are ready goes first, the
+            jitter of strategies that were given no `random`, and the module `random`. None (the default): asyncio runs tasks
+            in the order in which they became ready, trio shuffles them, and jitter is random.
 
     Yields:
         The clock: `time.run(main)` runs a function on it, and `time.anyio_backend` is what a pytest fixture returns:
@@ -93,28 +116,55 @@ def virtual_time(backend: Backend = "asyncio", *, grace: float = 0.0) -> Generat
                     yield time.anyio_backend
 
     Raises:
-        ValueError: another backend.
+        ValueError: another backend, or an argument out of range.
 
     """
     wait = seconds("grace", grace)
-    if backend == "asyncio":
-        time = _on_asyncio(wait)
-    elif backend == "trio":
-        time = _on_trio(wait)
-    else:
-        msg = f"backend={backend!r}: expected 'asyncio' or 'trio'"
-        raise ValueError(msg)
-    real, clock.now = clock.now, time.now
-    try:
-        yield time
-    finally:
-        clock.now = real
+    with contextlib.ExitStack() as undo:
+        random = None if seed is None else undo.enter_context(seeded(integer("seed", seed, at_least=0)))
+        if backend == "asyncio":
+            options, now = _on_asyncio(wait, random)
+        elif backend == "trio":
+            from resilient.testing.trio_time import trio_time  # noqa: PLC0415  trio is optional
+
+            options, now = undo.enter_context(trio_time(wait, random))
+        else:
+            msg = f"backend={backend!r}: expected 'asyncio' or 'trio'"
+            raise ValueError(msg)
+        undo.callback(setattr, clock, "now", clock.now)
+        clock.now = now
+        yield VirtualTime(backend, options, now, seed)
 
 
-def run_virtual(fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, backend: Backend = "asyncio") -> T:
-    """Run `await fn(*args)` under virtual time, in an event loop of its own: `run_virtual(main)`."""
-    with virtual_time(backend) as time:
+def run_virtual(fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, backend: Backend = "asyncio", seed: int | None = None) -> T:
+    """Run `await fn(*args)` under virtual time, in an event loop of its own: `run_virtual(main)`. See `virtual_time`."""
+    with virtual_time(backend, seed=seed) as time:
         return time.run(fn, *args)
+
+
+def explore(
+    fn: Callable[[*Ts], Awaitable[object]], /, *args: *Ts, seeds: int | Iterable[int] = 500, backend: Backend = "asyncio"
+) -> None:
+    """Run `await fn(*args)` under many seeds, each time in an event loop of its own: `explore(scenario, seeds=500)`.
+
+    It stops at the first seed that fails. The error that surfaces is that of `fn`, with a note that names the seed:
+    `run_virtual(fn, seed=79)` shows it again. What `fn` uses must be made by `fn`: state that is left from one run would be
+    found by the next.
+
+    Args:
+        fn: an async function.
+        args: its arguments.
+        seeds: how many, at least 1, beginning with 0 (default 500); or which.
+        backend: `"asyncio"` (the default) or `"trio"`.
+
+    """
+    chosen = range(integer("seeds", seeds)) if isinstance(seeds, int) else seeds
+    for passed, seed in enumerate(chosen):
+        try:
+            run_virtual(fn, *args, backend=backend, seed=seed)
+        except BaseException as error:
+            error.add_note(f"{passed} seeds before it passed")
+            raise
 
 
 class _LoopTime:
@@ -148,20 +198,28 @@ class _JumpingSelector(selectors.DefaultSelector):
             return ready
         while not ready:  # no timer is set: somebody else must wake us, in real time
             if len(self.get_map()) <= 1 and threading.active_count() == 1:  # 1: the loop's own pipe
-                raise Deadlock
+                raise _deadlock(self._time.seconds)
             ready = super().select(_PATIENCE)
         return ready
 
 
-class _JumpingLoop(asyncio.SelectorEventLoop):
+class _JumpingLoop(InterleavedLoop):
     """An event loop on virtual time."""
 
-    def __init__(self, time: _LoopTime, grace: float) -> None:
+    def __init__(self, time: _LoopTime, grace: float, random: Random | None) -> None:
         self._virtual = time
         super().__init__(_JumpingSelector(time, grace))
+        if random is not None:
+            self.interleave(random)
 
     def time(self) -> float:
         return self._virtual.seconds
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """Note when: a `Deadlock` tells how long it was waited for."""
+        future = super().create_future()
+        setattr(future, _MADE, self._virtual.seconds)
+        return future
 
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
@@ -176,19 +234,23 @@ class _JumpingLoop(asyncio.SelectorEventLoop):
         await super().shutdown_default_executor()
 
 
-def _on_asyncio(grace: float) -> VirtualTime:
+def _on_asyncio(grace: float, random: Random | None) -> tuple[dict[str, Any], Callable[[], float]]:
     time = _LoopTime()
-    return VirtualTime("asyncio", {"loop_factory": partial(_JumpingLoop, time, grace)}, time.now)
+    return {"loop_factory": partial(_JumpingLoop, time, grace, random)}, time.now
 
 
-def _on_trio(grace: float) -> VirtualTime:
-    from resilient.testing.trio_time import trio_time  # noqa: PLC0415  trio is optional
+def _deadlock(now: float) -> Deadlock:
+    """Who waits in the loop that runs now. Tasks are told in the order of their names."""
+    told: list[Waiting] = []
+    for task in sorted(asyncio.all_tasks(), key=lambda task: task.get_name()):
+        made = getattr(waits_for(task), _MADE, None)
+        told += waiting(task.get_name(), awaited_frames(task.get_coro()), None if made is None else now - made)
+    return Deadlock(told)
 
-    options, mock = trio_time(grace)
-    return VirtualTime("trio", options, mock.current_time)
 
-
-def _is_deadlock(error: BaseException | None) -> bool:
-    """Whether an error, or one in its groups, is a deadlock."""
+def _deadlock_in(error: BaseException | None) -> Deadlock | None:
+    """An error, or one in its groups, if it is a deadlock."""
+    if isinstance(error, Deadlock):
+        return error
     inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-    return isinstance(error, Deadlock) or any(map(_is_deadlock, inner))
+    return next(filter(None, map(_deadlock_in, inner)), None)
