@@ -1,13 +1,17 @@
 """The command line: `python -m resilient`, or `resilient`.
 
-It needs nothing but the core; `demo` asks for httpx, and shows colours and bars where rich is installed.
+It needs nothing but the core; a command that needs an extra says which. Colours and bars come with rich, on a terminal.
 """
 
 import argparse
+import os
 import random
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+
+from resilient.cli import check, explain, get, schema
+from resilient.cli.screen import Unusable
 
 __all__ = ("main",)
 
@@ -19,11 +23,22 @@ _NEEDS = """the demo needs {module}, which is not installed:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     options = _parser().parse_args(arguments)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:  # a text stream, unless somebody replaced it
+        reconfigure(errors="replace")  # an encoding without bars shows question marks
     try:
-        return _demo(options)
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except Unusable as error:
+        print(f"resilient {options.command}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read has seen enough; what is still to be flushed at exit goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, help="fixes the schedule of faults (default: another one each time)")
     demo.add_argument("--quick", action="store_true", help="a shorter run, at a higher pace")
     demo.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
+    demo.set_defaults(run=_demo)
+    for command in (check, explain, schema, get):
+        command.add_to(commands)
     return parser
 
 

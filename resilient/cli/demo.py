@@ -5,10 +5,8 @@ phase: calm, flaky, outage, recovery. Each call is timed, and each request that 
 else. The breaker is set to the time scale of a demo: it opens for a second, where production would take five and more.
 """
 
-import logging
 import ssl
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +16,7 @@ import httpx
 from resilient import clock
 from resilient.cli.figures import CLIENTS, Call, Phase, Result, State
 from resilient.cli.flaky_server import FlakyServer
+from resilient.cli.screen import kept
 from resilient.errors import ResilienceError
 from resilient.observe import Listener, Timeline, listening
 from resilient.observe.events import BreakerStateChanged, CallFinished, Event, RetryScheduled
@@ -25,7 +24,7 @@ from resilient.policy.schema import Policy
 from resilient.strategies.circuit_breaker import CircuitBreaker
 from resilient_integrations.httpx import ResilientTransport
 
-__all__ = ("FULL", "QUICK", "Pace", "kept", "run")
+__all__ = ("FULL", "QUICK", "Pace", "run")
 
 
 class _Plan(NamedTuple):
@@ -158,24 +157,6 @@ async def _make(call: Call, client: httpx.AsyncClient, began: float) -> None:
         call.ok = False
     finally:
         call.end = clock.now() - began
-
-
-@contextmanager
-def kept(lines: list[str]) -> Generator[None]:
-    """Keep the log lines of the library instead of showing them."""
-
-    class Keeper(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-
-    logger, keeper = logging.getLogger("resilient"), Keeper()
-    propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(keeper)
-    try:
-        yield
-    finally:
-        logger.removeHandler(keeper)
-        logger.propagate = propagate
 
 
 def _states(result: Result, began: float) -> Listener:

@@ -4,12 +4,13 @@ All of it goes through a `Paint`, which colours and draws bars on a terminal and
 """
 
 from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
 from resilient.cli.figures import CLIENTS, Figures, Phase, Promise, Result
+from resilient.cli.screen import Paint
 from resilient.observe.text import milliseconds
 
-__all__ = ("Paint", "progress", "report")
+__all__ = ("progress", "report")
 
 _GOOD: Final = 0.97
 _FAIR: Final = 0.5
@@ -17,16 +18,6 @@ _STEPS: Final = "▁▂▃▄▅▆▇█"
 _WIDTH: Final = 10
 _SLICES: Final = 64
 _STATES: Final = {"closed": ("━", "green"), "half_open": ("▒", "yellow"), "open": ("█", "red")}
-
-
-class Paint(Protocol):
-    """How text gets its style."""
-
-    bars: bool
-
-    def __call__(self, text: str, style: str) -> str:
-        """`text` in a style: a colour, `bold`, `dim` or `default`. Text of others must pass here: it may look like markup."""
-        ...
 
 
 def progress(result: Result, paint: Paint) -> list[str]:

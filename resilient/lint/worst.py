@@ -20,7 +20,7 @@ from resilient.strategies.retry import Retry
 from resilient.strategies.slots import Slots
 from resilient.strategies.timeout import Timeout
 
-__all__ = ("Span", "WorstCase", "first_delay", "longest_delays", "longest_wait", "span_of", "worst_case")
+__all__ = ("Span", "WorstCase", "delays_of", "first_delay", "longest_delays", "longest_wait", "span_of", "worst_case")
 
 _LOOKED_AT: Final = 1000
 """Delays of a backoff that are added up one by one; those after them are taken to be as long as the last one."""
@@ -122,7 +122,7 @@ def longest_delays(retry: Retry) -> float:
 
 def first_delay(retry: Retry, choose: Choose) -> float:
     """Seconds of the first backoff, at the least (`min`) or at the most (`max`). 0.0 where that is not known."""
-    return choose([next(iter(_delays(backoff, choose, 1)), 0.0) for backoff in _backoffs(retry)] or [0.0])
+    return choose([next(iter(delays_of(backoff, choose, 1)), 0.0) for backoff in _backoffs(retry)] or [0.0])
 
 
 def _backoffs(retry: Retry) -> list[Backoff]:
@@ -136,13 +136,13 @@ def _backoffs(retry: Retry) -> list[Backoff]:
 
 
 def _sum(backoff: Backoff, count: int) -> float:
-    delays = _delays(backoff, max, min(count, _LOOKED_AT))
+    delays = delays_of(backoff, max, min(count, _LOOKED_AT))
     if count and not delays:
         return math.inf
     return sum(delays) + (delays[-1] * (count - len(delays)) if delays else 0.0)
 
 
-def _delays(backoff: Backoff, choose: Choose, count: int) -> list[float]:
+def delays_of(backoff: Backoff, choose: Choose, count: int) -> list[float]:
     """The first delays, with all the luck of the jitter or none; empty where a function of the user's fails."""
     try:
         return list(islice(backoff.delays(_Biased(choose)), count))

@@ -34,7 +34,7 @@ from resilient.strategies.sliding_window import SlidingWindow
 from resilient.strategies.throttle import Throttle
 from resilient.strategies.windows import CountWindow
 
-__all__ = ("checked_bounds", "fields_of_preset", "policy_from_document")
+__all__ = ("checked_bounds", "fields_of_preset", "policy_from_document", "shown")
 
 Table = Mapping[str, Any]
 Make = Callable[..., Any]
@@ -120,14 +120,14 @@ class _Reader:
         table = dict(self._table(path, value))
         on = table.pop(ENABLED, path != "chaos")
         if not isinstance(on, bool):
-            self.problem(f"{path}.{ENABLED}", f"{_shown(on)}: expected true or false")
+            self.problem(f"{path}.{ENABLED}", f"{shown(on)}: expected true or false")
         kinds = SECTIONS[path]
         kind = _kind(path, table)
         table.pop(KIND, None)
         if kind is None:
             kind = next(iter(kinds))
         if not isinstance(kind, str) or kind not in kinds:
-            self.problem(f"{path}.{KIND}", f"{_shown(kind)}: expected one of {', '.join(map(repr, kinds))}")
+            self.problem(f"{path}.{KIND}", f"{shown(kind)}: expected one of {', '.join(map(repr, kinds))}")
             return None
         misplaced = [name for name in table if name not in kinds[kind] and any(name in names for names in kinds.values())]
         for name in misplaced:
@@ -166,12 +166,12 @@ class _Reader:
 
     def _table(self, path: str, value: object) -> Table:
         if not isinstance(value, Mapping):
-            self.problem(path, f"{_shown(value)}: expected a table")
+            self.problem(path, f"{shown(value)}: expected a table")
             return {}
         table = cast("Mapping[object, Any]", value)
         for name in table:
             if not isinstance(name, str):
-                self.problem(path, f"{_shown(name)}: the name of a field is a text")
+                self.problem(path, f"{shown(name)}: the name of a field is a text")
         return {name: each for name, each in table.items() if isinstance(name, str)}
 
     def _value(self, path: str, value: object, field: Field) -> Any:
@@ -182,11 +182,11 @@ class _Reader:
             return self._number(path, value, field)
         wanted, expected = (bool, "true or false") if field.type == "flag" else (str, "a text")
         if not isinstance(value, wanted):
-            self.problem(path, f"{_shown(value)}: expected {expected}")
+            self.problem(path, f"{shown(value)}: expected {expected}")
         elif field.type == "choice" and value not in field.choices:
             end = nearest(str(value), dict.fromkeys(field.choices))
             self.problem(
-                path, f"{_shown(value)}: expected one of {', '.join(map(repr, field.choices))}{end.partition('; there')[0]}"
+                path, f"{shown(value)}: expected one of {', '.join(map(repr, field.choices))}{end.partition('; there')[0]}"
             )
         else:
             return value
@@ -196,10 +196,10 @@ class _Reader:
         number = _seconds(value) if field.type == "seconds" else value
         integral = field.type == "integer"
         if isinstance(number, bool) or not isinstance(number, int if integral else (int, float)):
-            self.problem(path, f"{_shown(value)}: expected {_EXPECTED[field.type]}")
+            self.problem(path, f"{shown(value)}: expected {_EXPECTED[field.type]}")
             return None
         if isinstance(number, float) and not math.isfinite(number):
-            self.problem(path, f"{_shown(value)}: expected {_EXPECTED[field.type]}")
+            self.problem(path, f"{shown(value)}: expected {_EXPECTED[field.type]}")
             return None
         low, high = self._bounds[path]
         if field.zero_is_off:
@@ -231,7 +231,7 @@ def _seconds(value: object) -> object:
     return -total if found[1] else total
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value for a message: of bounded length, and never a number of a million digits."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**_SHOWN:
         return "a very large number"

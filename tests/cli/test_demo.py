@@ -18,7 +18,7 @@ from resilient.cli.demo import Pace
 from resilient.cli.figures import Call, Figures, Phase, Result, State
 from resilient.cli.flaky_server import deck
 from resilient.cli.report import report
-from resilient.cli.show import PlainText, Terminal
+from resilient.cli.screen import PlainText, Terminal, kept
 
 # The demo as it is
 
@@ -324,7 +324,7 @@ def test_the_log_goes_on_as_before_after_the_demo(caplog: pytest.LogCaptureFixtu
     lines: list[str] = []
     logger = logging.getLogger("resilient")
 
-    with demo.kept(lines):
+    with kept(lines):
         logger.warning("inside")
     logger.warning("outside")
 

@@ -26,9 +26,9 @@ from resilient.policy.providers.reports import Reports
 from resilient.policy.providers.snapshot import LARGEST, Snapshot
 from resilient.policy.schema import Policy
 
-__all__ = ("FileProvider",)
+__all__ = ("FORMATS", "FileProvider")
 
-_FORMATS: Final[dict[str, Format]] = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
+FORMATS: Final[dict[str, Format]] = {".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 
 
 class FileProvider(Watching):
@@ -153,7 +153,7 @@ class FileProvider(Watching):
 
 
 def _format_of(path: Path) -> Format:
-    found = _FORMATS.get(path.suffix.lower())
+    found = FORMATS.get(path.suffix.lower())
     if found is None:
         msg = f"path={str(path)!r}: the name does not tell the format; say format='toml', 'yaml' or 'json'"
         raise ValueError(msg)

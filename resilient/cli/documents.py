@@ -1,0 +1,180 @@
+"""Documents of policies as the commands look at them: what is valid, what is wrong, and on which line it stands.
+
+A provider takes a document as a whole or not at all. Here each policy that is good by itself is looked at, so that one run tells
+everything, whatever else is wrong.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+from resilient.cli.screen import Unusable
+from resilient.errors import InvalidPolicy, Problem
+from resilient.policy.fields import FIELDS
+from resilient.policy.key import PolicyKey
+from resilient.policy.normalise import policy_from_document, shown
+from resilient.policy.schema import Policy
+
+__all__ = ("DEFAULT", "Clamped", "Section", "Source", "describe_path", "read_document", "read_file")
+
+DEFAULT: Final = "default"
+"""What the policy of all other keys is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clamped:
+    """A value that is brought into its bounds.
+
+    Attributes:
+        path: which one, in its policy.
+        message: what it is, and what it may be.
+        mend: what to write.
+
+    """
+
+    path: tuple[str, ...]
+    message: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A policy in a document.
+
+    Attributes:
+        path: where: `("default",)` or `("policies", "user-service.GetUser")`.
+        policy: what it says.
+        table: the same as plain data.
+
+    """
+
+    path: tuple[str, ...]
+    policy: Policy
+    table: Any = None
+
+    @property
+    def name(self) -> str:
+        """Its key, or `default`."""
+        return str(PolicyKey.parse(self.path[-1])) if len(self.path) > 1 else DEFAULT
+
+    def clamped(self) -> Iterator[Clamped]:
+        """What was brought into bounds."""
+        for name in self.policy.normalisation.fields:
+            about = FIELDS[name]
+            path, given = tuple(name.split(".")), self.table
+            for part in path:
+                given = cast("Any", given).get(part) if isinstance(given, dict) else None
+            what = "it" if given is None else shown(given)
+            low, high = about.bounds
+            unit = " s" if about.type == "seconds" else ""
+            bounds = f"{low:g} to {high:g}{unit} ({about.about})"
+            yield Clamped(path, f"{what} is out of bounds and is brought into them when the document is read.", f"Give {bounds}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document that was read.
+
+    Attributes:
+        name: of the file.
+        version: that of the document, or None.
+        problems: all that is wrong; empty where it is valid.
+        sections: the policies that are good by themselves: the default first, then in the order of the text.
+
+    """
+
+    name: str
+    version: int | None = None
+    problems: tuple[Problem, ...] = ()
+    sections: tuple[Section, ...] = ()
+    _lines: dict[tuple[str | int, ...], int] = field(default_factory=dict[tuple[str | int, ...], int])
+
+    def line(self, *paths: tuple[str, ...]) -> int | None:
+        """The line of the first of these that stands in the text; else of what is around the first one."""
+        for path in paths:
+            if path in self._lines:
+                return self._lines[path]
+        around = (paths[0][:end] for end in range(len(paths[0]), 0, -1))
+        return next((self._lines[path] for path in around if path in self._lines), None)
+
+
+def read_file(name: str, limit: int = -1) -> bytes:
+    """What a file holds, at most `limit` bytes of it.
+
+    Raises:
+        Unusable: it cannot be read.
+
+    """
+    path = Path(name)
+    if path.is_dir():
+        msg = f"{name}: this is a directory; name the files in it"
+        raise Unusable(msg)
+    try:
+        with path.open("rb") as file:
+            return file.read(limit)
+    except (OSError, ValueError) as error:  # a name with a null character in it is a ValueError
+        msg = f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise Unusable(msg) from error
+
+
+def read_document(name: str) -> Source:
+    """A document of policies, as far as it can be understood.
+
+    Raises:
+        Unusable: it cannot be read, its name tells no format, or an extra is missing.
+
+    """
+    try:
+        from resilient.policy.document import load_document  # noqa: PLC0415  it needs an extra
+        from resilient.policy.providers.file import FORMATS  # noqa: PLC0415  as above
+        from resilient.policy.providers.snapshot import LARGEST  # noqa: PLC0415  as above
+    except ModuleNotFoundError as error:
+        raise Unusable(str(error)) from error
+    text = read_file(name, LARGEST + 1)
+    format = FORMATS.get(Path(name).suffix.lower())  # noqa: A001  the word that users know
+    if format is None:
+        msg = f"{name}: the name does not tell what it is; expected {', '.join(FORMATS)}"
+        raise Unusable(msg)
+    if len(text) > LARGEST:
+        return Source(name, problems=(Problem((), f"too large: more than {LARGEST} bytes"),))
+    if not text.strip():
+        return Source(name, problems=(Problem((), "the file is empty: expected policies by key, or a default"),))
+    problems: tuple[Problem, ...] = ()
+    version = None
+    try:
+        version = load_document(text, format).version
+    except InvalidPolicy as error:
+        problems = error.problems
+    except ModuleNotFoundError as error:
+        raise Unusable(str(error)) from error
+    return _understood(name, text, format, version, problems)
+
+
+def _understood(name: str, text: bytes, format: Any, version: int | None, problems: tuple[Problem, ...]) -> Source:  # noqa: A002  see above
+    from resilient.policy.formats import FormatError, lines, parse  # noqa: PLC0415  beside those above
+
+    try:
+        decoded = text.decode("utf-8-sig")
+        data = parse(decoded, format)
+    except (FormatError, UnicodeDecodeError):
+        return Source(name, problems=problems)
+    return Source(name, version, problems, tuple(_sections(data)), lines(decoded, format))
+
+
+def _sections(data: Any) -> Iterator[Section]:
+    document = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+    policies = document.get("policies")
+    tables: dict[tuple[str, ...], Any] = {(DEFAULT,): document[DEFAULT]} if DEFAULT in document else {}
+    if isinstance(policies, dict):
+        tables |= {("policies", key): table for key, table in cast("dict[str, Any]", policies).items()}
+    for path, table in tables.items():
+        try:
+            yield Section(path, policy_from_document(table, source="file"), table)
+        except InvalidPolicy:
+            continue  # told with the document
+
+
+def describe_path(path: tuple[str, ...], places: Sequence[str] = ()) -> str:
+    """A path as text: `policies."user-service.GetUser".timeout > retry`."""
+    return " > ".join((Problem((*path, *places[:1]), "").where, *places[1:]))
