@@ -275,7 +275,7 @@ async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
             permit = gate.admit(started)
             if permit is None:
                 if attempt is not None and attempt.kind == "hedge":
-                    raise gate.refuse(started)  # a hedge never waits: the leg that it doubles is on its way
+                    raise gate.refuse(started)  # noqa: TRY301  a hedge never waits: the leg that it doubles is on its way
                 permit = await gate.wait(attempt.deadline if attempt is not None else math.inf)
                 started = clock.now()
             held.append(permit)

@@ -319,7 +319,7 @@ def test_it_is_fresh_again_when_all_is_forgotten() -> None:
         ({"transient_cost": 0}, "transient_cost=0 is out of range"),
     ],
 )
-def test_settings_out_of_range_are_refused(arguments: dict[str, float], message: str) -> None:
+def test_settings_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
     """With the name, the value and the range."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the message is what is compared
         RetryBudget(**arguments)
