@@ -9,7 +9,7 @@ eighth of a second, which floats hold exactly.
 
 import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import hypothesis
 from hypothesis.stateful import RuleBasedStateMachine
@@ -17,7 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine
 from resilient import clock
 from resilient.observe import listeners
 
-__all__ = ("LONG", "TICK", "Timed", "runs", "thorough")
+__all__ = ("LONG", "TICK", "Timed", "runs", "thorough", "tried")
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 TICK: Final = 1 / 8
 
@@ -36,7 +39,7 @@ class Timed(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ticks = 0
+        self.ticks: int = 0
         self._clock: Callable[[], float] = clock.now
         self._logs = listeners.notable[:]
         clock.now = lambda: self.now
@@ -53,7 +56,15 @@ class Timed(RuleBasedStateMachine):
 
 
 def runs(machine: type[RuleBasedStateMachine], examples: int, steps: int = 30) -> Any:
-    """The test that runs a machine: `TestBreaker = runs(Breaker, 100)`."""
+    """The test that runs a machine so often."""
     case: Any = machine.TestCase
     case.settings = thorough(examples, steps)
     return case
+
+
+def tried(refusal: type[E], fn: Callable[[], T]) -> tuple[T | None, E | None]:
+    """What it gives, or the refusal that it raises."""
+    try:
+        return fn(), None
+    except refusal as error:
+        return None, error

@@ -5,7 +5,7 @@ from random import Random
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from models.machines import Timed, runs
+from models.machines import Timed, runs, tried
 from resilient.errors import BulkheadFull
 from resilient.outcome import CANCELLED, SUCCESS, Verdict
 from resilient.strategies.adaptive_limit import AdaptiveLimit
@@ -32,13 +32,10 @@ class Adapting(Timed):
         """One gets in exactly where fewer are inside than the limit says."""
         for _ in range(times):
             limit = self.real.limit
-            try:
-                self.real.admit(self.now)
-            except BulkheadFull as refusal:
-                assert self.active == refusal.active >= limit
-            else:
-                assert self.active < limit
-                self.active += 1
+            _, refusal = tried(BulkheadFull, lambda: self.real.admit(self.now))
+            assert (refusal is not None) == (self.active >= limit)
+            assert refusal is None or refusal.active == self.active
+            self.active += refusal is None
 
     @precondition(lambda self: self.active)
     @rule(

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from models.machines import Timed, runs
+from models.machines import Timed, runs, tried
 from resilient.errors import CircuitOpen
 from resilient.outcome import CANCELLED, SUCCESS, Health, Kind, Verdict
 from resilient.strategies.circuit_breaker import BreakerCounts, CircuitBreaker
@@ -205,17 +205,13 @@ class Breaker(Timed):
     def call(self, times: int) -> None:
         for _ in range(times):
             expected = self.model.admit(self.now)
-            try:
-                permit = self.real.admit(self.now)
-            except CircuitOpen as refusal:
-                assert expected is None
-                assert refusal.state == self.model.state
+            permit, refusal = tried(CircuitOpen, lambda: self.real.admit(self.now))
+            assert (permit is None) == (expected is None)
+            if refusal is not None:
                 wait = self.model.until - self.now if self.model.state == "open" else None
-                assert refusal.retry_after == wait
-                continue
-            assert expected is not None
-            assert permit is not None
-            self.permits.append((expected, permit))
+                assert (refusal.state, refusal.retry_after) == (self.model.state, wait)
+            elif expected is not None and permit is not None:
+                self.permits.append((expected, permit))
 
     @precondition(lambda self: self.permits)
     @rule(which=st.integers(0, 7), verdict=st.sampled_from(VERDICTS))

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from models.machines import Timed, runs
+from models.machines import Timed, runs, tried
 from resilient.errors import RateLimited
 from resilient.outcome import SUCCESS
 from resilient.strategies.flow import Flow
@@ -90,15 +90,12 @@ class Buckets(Timed):
     def take(self, wish: int) -> None:
         tokens = min(wish, self.ideal.size)
         delay = self.ideal.delay(self.ticks, tokens)
-        try:
-            permit: Any = self.real.admit(self.now, tokens)
-        except RateLimited as refusal:
-            assert refusal.retry_after == delay / SECOND > 0
-            return
-        assert not delay
-        taken = self.ticks, tokens
-        self.ideal.taken.append(taken)
-        self.permits.append((taken, permit))
+        permit, refusal = tried(RateLimited, lambda: self.real.admit(self.now, tokens))
+        assert (refusal.retry_after if refusal else 0) == delay / SECOND
+        if permit is not None:
+            taken = self.ticks, tokens
+            self.ideal.taken.append(taken)
+            self.permits.append((taken, permit))
 
     @precondition(lambda self: self.permits)
     @rule(last=st.booleans(), went_well=st.booleans())

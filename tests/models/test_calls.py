@@ -1,5 +1,6 @@
 """Retried and hedged calls beside plain functions that work out on paper when each attempt is made and what surfaces."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,9 @@ class Plan:
     limit: float
     tokens: int
 
-    def work_out(self, script: list[tuple[float, Verdict]]) -> tuple[list[float], str, float, int]:
+    def work_out(  # noqa: C901, PLR0911  one after the other, as on paper
+        self, script: list[tuple[float, Verdict]]
+    ) -> tuple[list[float], str, float, int]:
         """When attempts begin, why it stops, when it ends, and how many tokens are left."""
         begun, now, counted, waits, tokens, free = list[float](), 0.0, 0, 0, self.tokens, True
         while True:
@@ -108,7 +111,10 @@ PLANS = st.builds(
     tokens=st.sampled_from([9, 9, 0, 2]),
 )
 SCRIPTS = st.lists(
-    st.tuples(st.sampled_from([0.0, 0.25, 1.0]), st.sampled_from([BUSY, BUSY, BUSY, HINTED, LONG_HINT, NOT_SENT, LOST, STOP, GOOD])),
+    st.tuples(
+        st.sampled_from([0.0, 0.25, 1.0]),
+        st.sampled_from([BUSY, BUSY, BUSY, HINTED, LONG_HINT, NOT_SENT, LOST, STOP, GOOD]),
+    ),
     min_size=1,
     max_size=6,
 )
@@ -171,10 +177,8 @@ def test_the_retries_of_all_calls_together_stay_within_the_budget(
 
     async def one(legs: Legs, after: float) -> None:
         await anyio.sleep(after)
-        try:
+        with contextlib.suppress(Ended):
             await retry.call(legs)
-        except Ended:
-            pass
 
     async def main() -> float:
         async with anyio.create_task_group() as group:

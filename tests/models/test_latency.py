@@ -20,9 +20,7 @@ class Samples(RuleBasedStateMachine):
         self.number = 0
         self.known: dict[float, float] = {}
 
-    @rule(
-        seconds=st.sampled_from([0.001, 0.125, 0.13, 0.5, 1.0, 3.3, 1e-9, 1e9]), times=st.sampled_from([1, 5, 16, 100, 400])
-    )
+    @rule(seconds=st.sampled_from([0.001, 0.125, 0.13, 0.5, 1.0, 3.3, 1e-9, 1e9]), times=st.sampled_from([1, 5, 16, 100, 400]))
     def record(self, seconds: float, times: int) -> None:
         edge = math.ceil(math.log2(min(max(seconds, 1e-6), 1e6)) * 16)
         for _ in range(times):

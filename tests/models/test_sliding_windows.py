@@ -2,12 +2,11 @@
 
 import math
 from fractions import Fraction
-from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from models.machines import Timed, runs
+from models.machines import Timed, runs, tried
 from resilient.errors import RateLimited
 from resilient.outcome import SUCCESS
 from resilient.strategies.gate import Permit
@@ -50,15 +49,12 @@ class Sliding(Timed):
         wait = round((self.real.refuse(self.now, tokens).retry_after or 0.0) * SECOND)
         assert self.has_room(self.ticks + wait, tokens)
         assert not wait or not self.has_room(self.ticks + wait - 1, tokens)
-        try:
-            permit: Any = self.real.admit(self.now, tokens)
-        except RateLimited:
-            assert wait
-            return
-        assert not wait
-        stamps = [self.ticks] * tokens
-        self.taken += stamps
-        self.permits.append((stamps, permit))
+        permit, _ = tried(RateLimited, lambda: self.real.admit(self.now, tokens))
+        assert (permit is None) == (wait > 0)
+        if permit is not None:
+            stamps = [self.ticks] * tokens
+            self.taken += stamps
+            self.permits.append((stamps, permit))
 
     @precondition(lambda self: self.permits)
     @rule(last=st.booleans(), went_well=st.booleans())
@@ -108,6 +104,11 @@ class Counters(Sliding):
     """Of the window before that share counts by which the last seconds overlap it."""
 
     exact = False
+
+    @invariant()
+    def no_window_of_the_counters_holds_more_than_the_limit(self) -> None:
+        if hasattr(self, "real"):
+            assert self.within(self.ticks // SPAN * SPAN, self.ticks + 1) <= self.limit
 
     def estimate(self, at: int) -> Fraction:
         begun = at // SPAN * SPAN

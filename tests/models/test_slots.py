@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from models.loops import OnLoop
-from models.machines import runs
+from models.machines import runs, tried
 from resilient.errors import BulkheadFull
 from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.gate import Lease
@@ -85,12 +85,9 @@ class Slots(OnLoop):
     @rule()
     def arrive_without_waiting(self) -> None:
         """In the tick of a hand-off too: what was handed over cannot be snatched."""
-        try:
-            lease = self.real.acquire_nowait()
-        except BulkheadFull:
-            assert self.active >= self.slots
-        else:
-            assert self.active < self.slots
+        lease, _ = tried(BulkheadFull, self.real.acquire_nowait)
+        assert (lease is None) == (self.active >= self.slots)
+        if lease is not None:
             self.inside.append(lease)
 
     @precondition(lambda self: self.inside)

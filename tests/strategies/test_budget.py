@@ -4,8 +4,6 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from helpers import Failure, Script
 from resilient import clock
@@ -15,7 +13,7 @@ from resilient.observe.timeline import record_timeline
 from resilient.outcome import Classifier, Health, Kind, Verdict
 from resilient.pipeline import Pipeline
 from resilient.strategies.backoff import Backoff, Constant, Exponential
-from resilient.strategies.budget import RetryBudget, Spending
+from resilient.strategies.budget import RetryBudget
 from resilient.strategies.retry import Retry
 from resilient.testing import run_virtual
 
@@ -88,35 +86,6 @@ def test_a_storm_of_calls_one_after_the_other_is_bounded_too() -> None:
     run_virtual(storm)
 
     assert 1150 < callee.calls <= 1.2 * 1000 + 10
-
-
-@given(
-    operations=st.lists(st.tuples(st.sampled_from(["call", "retry", "refund"]), st.floats(0, 3)), max_size=80),
-    ratio=st.sampled_from([0.0, 0.1, 0.2, 1.0]),
-    floor=st.sampled_from([0.0, 0.5, 10.0]),
-)
-def test_however_it_is_used_it_never_pays_for_more_than_it_promises(
-    operations: list[tuple[str, float]], ratio: float, floor: float
-) -> None:
-    """Retries ≤ ratio × first attempts + floor × elapsed + one second's worth of the floor, or one. Refunds do not count."""
-    budget = RetryBudget(ratio=ratio, floor=floor)
-    now, calls, retries = 0.0, 0, 0
-    paid: list[Spending] = []
-    for operation, wait in operations:
-        now += wait
-        if operation == "call":
-            budget.deposit(now)
-            calls += 1
-        elif operation == "retry":
-            spending = budget.spend(now)
-            if spending is not None:
-                retries += 1
-                paid.append(spending)
-        elif paid:
-            paid.pop().refund(now)
-            retries -= 1
-
-        assert retries <= ratio * calls + floor * now + (max(floor, 1) if floor else 0) + 1e-6
 
 
 # What it earns and what it pays

@@ -4,15 +4,12 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from resilient import clock
 from resilient.context import deadline
 from resilient.errors import CircuitOpen, RateLimited
 from resilient.outcome import Health, Kind, Verdict
 from resilient.strategies.leaky_bucket import LeakyBucket, LeakyBucketStatistics
-from resilient.strategies.rate_limit import TokenBucket
 from strategies.callers import Caller, tasks, ticks, ways_to_cancel
 
 pytestmark = pytest.mark.anyio
@@ -116,31 +113,6 @@ async def test_siblings_have_the_same_settings_and_fresh_state(*, shape: bool) -
 
 
 # -- the meter
-
-
-@settings(max_examples=100)
-@given(
-    rate=st.floats(0.01, 1000),
-    capacity=st.integers(1, 9),
-    calls=st.lists(st.tuples(st.integers(0, 2 * 10**9), st.integers(1, 9), st.booleans()), max_size=30),
-)
-def test_a_meter_is_the_mirror_image_of_a_token_bucket(rate: float, capacity: int, calls: list[tuple[int, int, bool]]) -> None:
-    """Which is exact: at the same rate both decide alike, also where tokens are put back."""
-    meter, bucket, at = LeakyBucket(rate, capacity=capacity), TokenBucket(rate, burst=capacity, max_wait=0), 0
-    for gap, wish, refused in calls:
-        at += gap
-        permits = list[Any]()
-        for limiter in (meter, bucket):
-            try:
-                permits.append(limiter.admit(at / 1e9, min(wish, capacity)))
-            except RateLimited as error:
-                permits.append(error.retry_after)
-        if refused and not isinstance(permits[0], float):
-            for permit in permits:
-                permit.settle(REFUSED, 0.0, at / 1e9)
-
-        assert [type(permit) for permit in permits[1:]] == [type(permit) for permit in permits[:1]]
-        assert not isinstance(permits[0], float) or permits[0] == permits[1]
 
 
 async def test_a_meter_refuses_what_overflows_and_nobody_waits() -> None:

@@ -2,12 +2,11 @@
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
-from resilient.strategies.gate import Permit
 from resilient.strategies.rate_limit import TokenBucket
-from strategies.buckets import REFUSED, Ideal, drain, taken, times
+from strategies.buckets import drain, times
 
 pytestmark = pytest.mark.anyio
 
@@ -16,80 +15,6 @@ unhurried = settings(deadline=None, max_examples=100)
 whole = st.integers(1, 10**6)
 rates = st.one_of(whole.map(float), st.floats(0.01, 10_000, allow_nan=False), st.sampled_from([0.1, 1 / 3, 2.5, 1e-3, 99.99]))
 gaps = st.one_of(st.just(0), st.integers(0, 10**4), st.integers(0, 5 * 10**9))
-
-
-@unhurried
-@given(
-    rate=rates,
-    per=st.sampled_from([0.25, 1.0, 60.0, 3600.0]),
-    burst=st.integers(1, 50),
-    calls=st.lists(st.tuples(st.one_of(gaps, st.sampled_from(["in time", "early"])), st.integers(1, 50)), max_size=60),
-)
-def test_every_decision_is_that_of_an_ideal_bucket(
-    rate: float, per: float, burst: int, calls: list[tuple[int | str, int]]
-) -> None:
-    """To the nanosecond and to the token, at every rate; and so the limit holds in every stretch of time."""
-    bucket, ideal = TokenBucket(rate, per=per, burst=burst, max_wait=0), Ideal(rate, per, burst)
-    at, admitted = 0, list[tuple[int, int]]()
-    for when, wish in calls:
-        tokens = min(wish, burst)
-        in_time = ideal.delay(tokens)
-        at += when if isinstance(when, int) else max(0, in_time - (when == "early"))
-        if at > 2**52:
-            break  # 52 days: from there on floats do not tell one nanosecond from the next
-        ideal.refill(at)
-        expected = ideal.delay(tokens)
-        assert bucket.refuse(at / 1e9, tokens).retry_after == expected / 1e9
-        if taken(bucket, at / 1e9, tokens) is None:
-            assert expected > 0
-        else:
-            assert expected == 0
-            ideal.level -= tokens
-            admitted.append((at, tokens))
-
-    assert ideal.holds(admitted)
-
-
-@unhurried
-@given(
-    burst=st.integers(1, 3),
-    steps=st.lists(
-        st.tuples(st.sampled_from([0, 1]), st.sampled_from(["call", "call", "refuse first", "refuse last"])), min_size=20
-    ),
-)
-def test_what_is_put_back_lets_nobody_exceed_the_limit(burst: int, steps: list[tuple[float, str]]) -> None:
-    """Calls that were refused further in, at any time later, count as never made; the others keep the limit everywhere."""
-    bucket, ideal = TokenBucket(1, burst=burst, max_wait=0), Ideal(1, 1.0, burst)
-    now, out = 0.0, list[tuple[int, int, Permit]]()
-    for gap, step in steps:
-        now += gap
-        if step == "call":
-            permit = taken(bucket, now, 1)
-            if permit is not None:
-                out.append((round(now * 10**9), 1, permit))
-        elif out:
-            _, _, refused = out.pop(0 if step == "refuse first" else -1)
-            refused.settle(REFUSED, 0.0, now)
-
-    assert ideal.holds([(at, tokens) for at, tokens, _ in out])
-
-
-@unhurried
-@given(rate=rates, burst=st.integers(1, 20), calls=st.lists(st.tuples(gaps, st.integers(1, 20)), min_size=1, max_size=20))
-def test_a_call_that_was_refused_at_once_is_as_if_it_had_never_been(
-    rate: float, burst: int, calls: list[tuple[int, int]]
-) -> None:
-    """Whatever the bucket went through before."""
-    bucket, twin = TokenBucket(rate, burst=burst, max_wait=0), TokenBucket(rate, burst=burst, max_wait=0)
-
-    at = 0
-    for gap, wish in calls:
-        at, tokens = at + gap, min(wish, burst)
-        permit = taken(bucket, at / 1e9, tokens)
-        if permit is not None:
-            permit.settle(REFUSED, 0.0, at / 1e9)
-        assert (taken(bucket, at / 1e9, tokens) is None) == (taken(twin, at / 1e9, tokens) is None)
-        assert bucket.refuse(at / 1e9).retry_after == twin.refuse(at / 1e9).retry_after
 
 
 async def test_a_burst_then_one_token_each_interval() -> None:

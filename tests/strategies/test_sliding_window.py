@@ -167,44 +167,6 @@ def play(window: SlidingWindow, steps: list[tuple[int, int, str]]) -> list[tuple
     return [(at, tokens) for at, tokens, _ in out]
 
 
-@unhurried
-@given(limit=st.integers(1, 8), steps=steps)
-def test_the_log_never_lets_more_than_the_limit_into_any_window(limit: int, steps: list[tuple[int, int, str]]) -> None:
-    """Every stretch of `per` seconds, wherever it begins, also where tokens are put back."""
-    assert fullest(play(SlidingWindow(limit, exact=True, max_wait=0), steps)) <= limit
-
-
-@unhurried
-@given(limit=st.integers(1, 8), calls=st.lists(st.tuples(gaps, st.integers(1, 6)), max_size=40))
-def test_the_log_decides_as_one_who_counts_everything(limit: int, calls: list[tuple[int, int]]) -> None:
-    """It refuses nothing that has room, and says to the nanosecond when to come again."""
-    window, admitted, at = SlidingWindow(limit, exact=True, max_wait=0), list[int](), 0
-    for gap, wish in calls:
-        at += gap
-        tokens = min(wish, limit)
-        recent = sorted(stamp for stamp in admitted if stamp > at - SECOND)
-        room = limit - len(recent)
-        expected = 0 if room >= tokens else recent[tokens - room - 1] + SECOND - at
-        assert window.refuse(at / 1e9, tokens).retry_after == expected / 1e9
-        permit = taken(window, at, tokens)
-        assert (permit is not None) == (not expected)
-        admitted += [at] * (tokens if permit is not None else 0)
-        assert window._count.taken(at) == sum(stamp > at - SECOND for stamp in admitted)  # pyright: ignore[reportPrivateUsage]
-
-
-@unhurried
-@given(limit=st.integers(1, 8), steps=steps)
-def test_the_estimate_is_wrong_by_no_more_than_it_says(limit: int, steps: list[tuple[int, int, str]]) -> None:
-    """Two windows that follow each other hold the limit each; no window holds more than twice the limit."""
-    sent = play(SlidingWindow(limit, max_wait=0), steps)
-    aligned: dict[int, int] = {}
-    for at, tokens in sent:
-        aligned[at // SECOND] = aligned.get(at // SECOND, 0) + tokens
-
-    assert fullest(sent) <= 2 * limit
-    assert max(aligned.values(), default=0) <= limit
-
-
 def test_the_worst_window_of_the_estimate_is_as_bad_as_it_says() -> None:
     """A burst at the end of a window, and as much as it lets through in the next one: the bound is no exaggeration."""
     window, sent = SlidingWindow(10, max_wait=0), list[tuple[int, int]]()

@@ -135,18 +135,6 @@ def test_an_idle_time_window_keeps_no_buckets() -> None:
     assert window._older is None  # pyright: ignore[reportPrivateUsage]  how it keeps them
 
 
-@given(st.integers(1, 20), st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
-def test_a_count_window_equals_the_last_calls(size: int, calls: list[tuple[bool, bool]]) -> None:
-    """It is exact: the totals are those of the last `size` calls."""
-    window = RingCounts(size)
-    for failed, slow in calls:
-        window.record(0.0, 1, failed, slow)
-    window.expire(1e9)
-    last = calls[-size:]
-
-    assert totals(window) == (len(last), sum(failed for failed, _ in last), sum(slow for _, slow in last))
-
-
 def test_a_count_window_is_fresh_while_it_remembers_nothing_bad() -> None:
     """Successes never grow old here; were they kept for themselves, no key could ever be forgotten."""
     window = RingCounts(2)
