@@ -101,18 +101,19 @@ def test_a_time_window_keeps_fractions_and_takes_back() -> None:
 
 
 def test_a_time_window_is_small_however_many_calls_it_counts() -> None:
-    """Constant memory: ten buckets of four plain numbers."""
+    """Constant memory: ten buckets of four plain numbers. Of many windows: other threads allocate too."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        window = TimeCounts(SPAN)
-        for call in range(5000):
-            window.record(call * 0.01, 1, call % 2)
+        windows = [TimeCounts(SPAN) for _ in range(50)]
+        for window in windows:
+            for call in range(200):
+                window.record(call * 0.25, 1, call % 2)
         used = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
 
-    assert used <= 1000
+    assert used / len(windows) <= 800
 
 
 def test_a_time_window_is_fresh_until_it_counts_and_when_all_has_expired() -> None:
