@@ -6,8 +6,10 @@ An event is made after the fact, outside of every critical section, and handed t
 Times are seconds on the clock of `resilient.clock`. Texts never hold a query, a credential, a header or a body.
 """
 
+import functools
+import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from resilient.outcome import Verdict
 
@@ -39,6 +41,13 @@ __all__ = (
 AttemptKind = Literal["original", "retry", "hedge", "transparent_retry"]
 HedgeResult = Literal["won", "lost", "failed", "denied", "suppressed"]
 
+_CAMEL: Final = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+@functools.cache
+def _name_of(kind: type["Event"]) -> str:
+    return _CAMEL.sub("_", kind.__name__).lower()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -54,6 +63,11 @@ class Event:
     at: float
     key: str | None = None
     call_id: int = 0
+
+    @property
+    def name(self) -> str:
+        """What it is called in logs, in metrics, and by a `Dispatch`: `retry_scheduled`, say."""
+        return _name_of(type(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

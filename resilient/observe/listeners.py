@@ -11,10 +11,9 @@ and `notable`, where the logs plug in.
 
 import contextlib
 import logging
-import re
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from resilient.observe.events import AttemptFinished, CallFinished, Event
 
@@ -51,8 +50,6 @@ here = _here.get
 _reported: set[int] = set()
 notable: list[Listener] = []
 """Listeners that hear notable events even when nobody else listens: the logs."""
-
-_CAMEL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 def add_listener(listener: Listener) -> None:
@@ -115,7 +112,7 @@ class Dispatch:
     """
 
     def __call__(self, event: Event) -> None:
-        method: Any = getattr(self, "on_" + _CAMEL.sub("_", type(event).__name__).lower(), self.on_event)
+        method: Any = getattr(self, f"on_{event.name}", self.on_event)
         method(event)
 
     def on_event(self, event: Event) -> None:

@@ -156,7 +156,7 @@ async def test_one_that_raises_is_reported_once_and_harms_nobody(caplog: pytest.
         def on_attempt_begins(self, attempt: Attempt) -> Callable[[AttemptFinished], object]:
             return lambda _: 1 / 0
 
-    listeners._reported.clear()
+    listeners._reported.clear()  # pyright: ignore[reportPrivateUsage]  ids of those that are gone come again
     with listening(Broken()), caplog.at_level(logging.ERROR):
         values = [await RETRY.call(Script("value")) for _ in range(3)]
 
