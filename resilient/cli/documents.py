@@ -16,7 +16,7 @@ from resilient.policy.key import PolicyKey
 from resilient.policy.normalise import policy_from_document, shown
 from resilient.policy.schema import Policy
 
-__all__ = ("DEFAULT", "Clamped", "Section", "Source", "describe_path", "read_document", "read_file")
+__all__ = ("Clamped", "Section", "Source", "describe_path", "read_document", "read_file")
 
 DEFAULT: Final = "default"
 """What the policy of all other keys is called."""
@@ -55,8 +55,13 @@ class Section:
 
     @property
     def name(self) -> str:
-        """Its key, or `default`."""
-        return str(PolicyKey.parse(self.path[-1])) if len(self.path) > 1 else DEFAULT
+        """Its key, or what it is called where it has none."""
+        return str(PolicyKey.parse(self.path[-1]))
+
+    @property
+    def is_default(self) -> bool:
+        """Whether all keys get it that have no policy of their own."""
+        return self.path == (DEFAULT,)
 
     def clamped(self) -> Iterator[Clamped]:
         """What was brought into bounds."""
@@ -134,7 +139,7 @@ def read_document(name: str) -> Source:
     text = read_file(name, LARGEST + 1)
     format = FORMATS.get(Path(name).suffix.lower())  # noqa: A001  the word that users know
     if format is None:
-        msg = f"{name}: the name does not tell what it is; expected {', '.join(FORMATS)}"
+        msg = f"{name}: the name does not tell what it is; a document ends in {', '.join(FORMATS)}"
         raise Unusable(msg)
     if len(text) > LARGEST:
         return Source(name, problems=(Problem((), f"too large: more than {LARGEST} bytes"),))

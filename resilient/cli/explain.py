@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from resilient.cli.check import findings_of, lines_of
-from resilient.cli.documents import DEFAULT, Section, Source, read_document
+from resilient.cli.documents import Section, Source, read_document
 from resilient.cli.explain_words import budget_words, classifier_words, plural, seconds, settings_changed, words
 from resilient.cli.screen import Paint, Unusable, screen
 from resilient.lint import worst_case
@@ -69,10 +69,11 @@ def chosen(source: Source, key: str) -> Section:
         Unusable: it gets none.
 
     """
-    sections = {section.name: section for section in source.sections}
-    found = sections.get(PolicyKey.parse(key)) or sections.get(DEFAULT)
+    own = {section.name: section for section in source.sections if not section.is_default}
+    default = next((section for section in source.sections if section.is_default), None)
+    found = own.get(PolicyKey.parse(key), default)
     if found is None:
-        msg = f"{source.name}: no policy for the key {key!r}, and no default{nearest(key, sections)}"
+        msg = f"{source.name}: no policy for the key {key!r}, and no default{nearest(key, own)}"
         raise Unusable(msg)
     return found
 
@@ -125,7 +126,7 @@ def _pipeline(policy: Policy, paint: Paint) -> Iterator[str]:
         below = " " * (2 * depth) + "│"
         sentence = textwrap.wrap(words(name, part, policy), _TEXT)
         changed = list(_changed(name, part)) if name not in _UNSET else []
-        marked = textwrap.wrap(f"* {', '.join(changed)}", _TEXT, subsequent_indent="  ") if changed else []
+        marked = _listed(changed) if changed else []
         head = f"{_branch(depth)}{paint(name, 'cyan')}{' ' * (width - 2 * depth - len(name))}"
         yield head + paint(sentence[0], "default")
         for line in sentence[1:]:
@@ -133,6 +134,13 @@ def _pipeline(policy: Policy, paint: Paint) -> Iterator[str]:
         for line in marked:
             yield f"{below:<{width}}{paint(line, 'yellow')}"
     yield f"{_branch(len(parts))}the call"
+
+
+def _listed(items: Sequence[str]) -> list[str]:
+    """The items in lines; none is broken."""
+    whole = ", ".join(item.replace(" ", "\N{NO-BREAK SPACE}") for item in items)
+    lines = textwrap.wrap(f"* {whole}", _TEXT, subsequent_indent="  ")
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def _branch(depth: int) -> str:

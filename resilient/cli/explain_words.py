@@ -74,7 +74,7 @@ def _retry(retry: Retry) -> str:
 
 
 def _hedge(hedge: Hedge) -> str:
-    slow = f"{_limit(hedge.delay)}" if hedge.delay is not None else f"{hedge.percentile * 100:.4g} % of the calls of late"
+    slow = f"{_limit(hedge.delay)}" if hedge.delay is not None else f"{_percent(hedge.percentile)} of the calls of late"
     hedges = plural(hedge.max_hedges, "hedge")
     return f"an attempt that takes longer than {slow} gets company, {hedges} at most; the first answer wins"
 
@@ -82,7 +82,7 @@ def _hedge(hedge: Hedge) -> str:
 def _throttle(throttle: Throttle) -> str:
     return (
         f"refuses what the service would refuse: some of what is more than {throttle.multiplier:g} times as much as it accepted "
-        f"within {seconds(throttle.window)}, {throttle.maximum:.0%} of it at most"
+        f"within {seconds(throttle.window)}, {_percent(throttle.maximum)} of it at most"
     )
 
 
@@ -131,7 +131,9 @@ def _queue(slots: Bulkhead | AdaptiveLimit) -> str:
 
 def _chaos(chaos: Chaos) -> str:
     parts = [
-        f"{rate:.3g} of the calls {what}" for rate, what in ((chaos.fault_rate, "fail"), (chaos.latency_rate, "wait")) if rate
+        f"{_percent(rate)} of the calls {what}"
+        for rate, what in ((chaos.fault_rate, "fail"), (chaos.latency_rate, "wait"))
+        if rate
     ]
     return f"{' and '.join(parts) or 'no call is changed'}, on purpose"
 
@@ -165,7 +167,11 @@ def breaker_words(settings: BreakerSettings) -> str:
 
 
 def _share(rate: float) -> str:
-    return "half" if rate == 0.5 else f"{rate * 100:.3g} %"  # noqa: PLR2004  a half
+    return "half" if rate == 0.5 else _percent(rate)  # noqa: PLR2004  a half
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.4g} %"
 
 
 def _breaker(breaker: CircuitBreaker) -> str:
@@ -194,7 +200,7 @@ def budget_words(budget: Budget | BudgetRef | str | None) -> str:
         cost = "" if budget.cost == 1 else f", {budget.cost:g} for each attempt"
         return f"{budget.name!r}{cost}: a budget that the executor must know"
     if isinstance(budget, RetryBudget):
-        share = f"{budget.ratio * 100:.3g} % of the first attempts of the last {seconds(budget.window)}"
+        share = f"{_percent(budget.ratio)} of the first attempts of the last {seconds(budget.window)}"
         return f"pays for {share}, and for {budget.floor:g} a second in any case"
     if isinstance(budget, TokenBudget):
         return f"pays with {plural(budget.capacity, 'token')}, {budget.refill:g} a second flow in"
@@ -246,6 +252,8 @@ def _setting(part: Any, name: str) -> Any:
 def _value(value: Any, kind: str) -> str:
     if value is None or value == math.inf:
         return "none"
+    if isinstance(value, CountWindow):
+        return plural(value.size, "call")
     if kind == "seconds":
         return seconds(value)
     return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import anyio
 
 from resilient import clock
-from resilient.cli.documents import DEFAULT, Section, Source, read_document
+from resilient.cli.documents import Section, Source, read_document
 from resilient.cli.explain import chosen
 from resilient.cli.screen import Paint, PlainText, Terminal, Unusable, kept, screen
 from resilient.errors import ResilienceError
@@ -148,7 +148,7 @@ def _section(source: Source, key: str | None) -> Section:
     """The policy of the key; without one the default, or the only one that there is."""
     if key is not None or len(source.sections) == 1:
         return chosen(source, key or source.sections[0].name)
-    default = next((section for section in source.sections if section.name == DEFAULT), None)
+    default = next((section for section in source.sections if section.is_default), None)
     if default is None:
         names = ", ".join(section.name for section in source.sections)
         msg = f"{source.name}: say whose policy with --key; there are {names}"
@@ -205,10 +205,15 @@ async def _send(
 def _lines(options: argparse.Namespace, timeline: Timeline, paint: Paint) -> list[str]:
     """What was asked, and what has happened up to now."""
     return [
-        paint(f"{options.method} {safe_text(options.url)}", "bold"),
+        paint(f"{options.method} {_safe_url(options.url)}", "bold"),
         "",
         *(paint(line, "default") for line in timeline.render().splitlines()),
     ]
+
+
+def _safe_url(text: str) -> str:
+    """Without credentials, query and fragment."""
+    return safe_text(text.partition("#")[0])
 
 
 def _result(answer: _Answer, paint: Paint) -> list[str]:
@@ -232,7 +237,7 @@ def _as_json(options: argparse.Namespace, timeline: Timeline, answer: _Answer) -
     return {
         "version": 1,
         "method": options.method,
-        "url": safe_text(options.url),
+        "url": _safe_url(options.url),
         **asdict(answer),
         "attempts": attempts,
         "statistics": asdict(timeline.statistics()),
