@@ -1,0 +1,1 @@
+"""Middleware for servers: how `resilient_integrations.asgi` is made."""

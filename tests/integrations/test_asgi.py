@@ -1,0 +1,535 @@
+"""Limits around an ASGI application: who is refused, with what, and what is given back."""
+
+from http import HTTPStatus
+from random import Random
+from typing import Any
+
+import anyio
+import pytest
+
+from helpers import cancelled_after
+from integrations.asgi_client import Request, Service, get, scope_of
+from resilient import (
+    AdaptiveLimit,
+    AdaptiveRate,
+    Bulkhead,
+    CircuitBreaker,
+    CircuitOpen,
+    Classifier,
+    Health,
+    Keyed,
+    Kind,
+    LeakyBucket,
+    RateLimited,
+    SlidingWindow,
+    TimeoutExceeded,
+    TokenBucket,
+    Verdict,
+    listening,
+)
+from resilient.observe.events import CallRejected, Event
+from resilient_integrations.asgi import ResilientMiddleware, client_ip
+
+pytestmark = pytest.mark.anyio
+
+QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+
+
+async def run_many(app: Any, count: int) -> list[Request]:
+    """So many requests in the same instant, in their order."""
+    requests = [Request(scope_of()) for _ in range(count)]
+    async with anyio.create_task_group() as tasks:
+        for request in requests:
+            await request.begin(tasks, app)
+    return requests
+
+
+# Rate limits
+
+
+async def test_who_asks_for_too_much_is_answered_429_before_the_body_is_read() -> None:
+    """With the time to wait, the quota, and a problem in JSON; the application never hears of it."""
+    service = Service()
+    app = ResilientMiddleware(service, rate_limit=TokenBucket(2, per=60, max_wait=0, name="each"), random=Random(0))
+    for _ in range(2):
+        assert (await get(app)).status == 200
+    refused = await get(app)
+
+    assert refused.status == 429
+    assert 30 <= int(refused.fields["retry-after"]) <= 33
+    assert refused.fields["ratelimit-policy"] == '"each";q=2;w=60'
+    assert refused.fields["ratelimit"] == '"each";r=0;t=60'
+    assert refused.fields["content-type"] == "application/problem+json"
+    assert refused.fields["cache-control"] == "no-store"
+    assert int(refused.fields["content-length"]) == len(refused.body)
+    assert refused.json == {
+        "type": QUOTA,
+        "title": "Too Many Requests",
+        "status": 429,
+        "reason": "rate_limited",
+        "retry_after": int(refused.fields["retry-after"]),
+        "violated-policies": ["each"],
+    }
+    assert (refused.received, service.calls) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("limiter", "policy", "left"),
+    [
+        (TokenBucket(10, burst=20, per=2, name='a "b"\\\n'), "\"a 'b'/\";q=20;w=4", "\"a 'b'/\";r=18;t=1"),
+        (LeakyBucket(1, capacity=5), '"leaky_bucket";q=5;w=5', '"leaky_bucket";r=3;t=2'),
+        (SlidingWindow(5, per=60), '"sliding_window";q=5;w=60', '"sliding_window";r=3'),
+        (SlidingWindow(5, per=0.5, exact=True), '"sliding_window";q=5;w=1', '"sliding_window";r=3'),
+        (AdaptiveRate(50), None, None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_what_is_left_is_told_on_successes_too(limiter: Any, policy: str | None, left: str | None) -> None:
+    """Beside the fields of the application; by a limiter that knows."""
+    app = ResilientMiddleware(Service(), rate_limit=limiter.sibling())
+    await get(app)
+    answer = await get(app)
+
+    assert answer.fields["x-own"] == "1"
+    assert answer.fields.get("ratelimit-policy") == policy
+    assert answer.fields.get("ratelimit") == left
+
+
+async def test_a_limiter_without_a_quota_to_tell_refuses_all_the_same() -> None:
+    """429, without the fields."""
+    app = ResilientMiddleware(Service(), rate_limit=AdaptiveRate(1, max_wait=0))
+    answers = await run_many(app, 2)
+
+    assert [answer.status for answer in answers] == [200, 429]
+    assert set(answers[1].fields) == {"retry-after", "content-type", "content-length", "cache-control"}
+
+
+async def test_each_key_has_its_own_limit() -> None:
+    """One client does not use up what another may."""
+    app = ResilientMiddleware(Service(), rate_limit=Keyed(TokenBucket(1, max_wait=0)), key=client_ip())
+    statuses = [(await get(app, client=(address, 1))).status for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1")]
+
+    assert statuses == [200, 200, 429]
+
+
+async def test_a_limiter_may_let_requests_wait() -> None:
+    """Where it has time for them, within the limit of the request."""
+    app = ResilientMiddleware(Service(), rate_limit=TokenBucket(1), timeout=2.5)
+    answers = await run_many(app, 4)
+
+    assert [(answer.status, answer.sent[0][0]) for answer in answers] == [(200, 0.0), (200, 1.0), (200, 2.0), (429, 0.0)]
+
+
+async def test_who_is_refused_further_in_keeps_its_token() -> None:
+    """A full house is no use of one's quota; an answered request is one, also where a dependency has refused."""
+    bucket = TokenBucket(10, max_wait=0)
+    service = Service(seconds=1)
+    app = ResilientMiddleware(service, rate_limit=bucket, bulkhead=Bulkhead(1))
+    answers = await run_many(app, 3)
+
+    assert [answer.status for answer in answers] == [200, 503, 503]
+    assert bucket.statistics().tokens == 10.0  # that of the first is back after a second
+
+    service.error, service.seconds = CircuitOpen("users", 2.0), 0
+
+    assert (await get(app)).status == 503
+    assert bucket.statistics().tokens == 9.0
+
+
+# Bulkheads
+
+
+async def test_a_full_house_is_answered_503_before_the_body_is_read() -> None:
+    """With a time to come again, which differs, as nobody knows when there will be room."""
+    service = Service(seconds=1)
+    app = ResilientMiddleware(service, bulkhead=Bulkhead(2))
+    answers = await run_many(app, 40)
+    refused = answers[2:]
+
+    assert [answer.status for answer in answers] == [200] * 2 + [503] * 38
+    assert len({answer.fields["retry-after"] for answer in refused}) > 1
+    assert {int(answer.fields["retry-after"]) for answer in refused} <= {1, 2, 3, 4, 5}
+    assert refused[0].json == {
+        "type": CAPACITY,
+        "title": "Service Unavailable",
+        "status": 503,
+        "reason": "bulkhead_full",
+        "retry_after": int(refused[0].fields["retry-after"]),
+    }
+    assert {answer.received for answer in refused} == {0}
+    assert (service.calls, service.most) == (2, 2)
+
+
+async def test_a_queue_takes_turns_and_is_bounded() -> None:
+    """Who waits too long is refused."""
+    app = ResilientMiddleware(Service(seconds=1), bulkhead=Bulkhead(1, max_queue=2, queue_timeout=1.5))
+    answers = await run_many(app, 4)
+
+    assert [(answer.status, answer.sent[0][0]) for answer in answers] == [(200, 1.0), (200, 2.0), (503, 1.5), (503, 0.0)]
+
+
+async def test_a_slot_is_out_until_the_body_was_sent() -> None:
+    """And not for longer: what the application does after that does not count."""
+    bulkhead = Bulkhead(1)
+    active: list[int] = []
+
+    async def works_on(scope: Any, receive: Any, send: Any) -> None:
+        await Service(streams=5)(scope, receive, send)
+        await anyio.sleep(100)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(get, ResilientMiddleware(works_on, bulkhead=bulkhead))
+        for seconds in (4, 2):
+            await anyio.sleep(seconds)
+            active.append(bulkhead.statistics().active)
+
+    assert active == [1, 0]
+
+
+async def test_an_adaptive_limit_learns_the_time_to_the_response() -> None:
+    """Not how long a slow client took to read it."""
+    limit = AdaptiveLimit(10)
+    app = ResilientMiddleware(Service(seconds=0.2, streams=30), bulkhead=limit)
+    for _ in range(5):
+        await run_many(app, 8)
+
+    assert limit.statistics().baseline == pytest.approx(0.2)
+    assert limit.statistics().active == 0
+
+
+async def test_an_answer_to_head_has_no_body() -> None:
+    """But says how long it would be."""
+    app = ResilientMiddleware(Service(), rate_limit=TokenBucket(1, max_wait=0))
+    await get(app)
+    refused = await get(app, method="HEAD")
+
+    assert (refused.status, refused.body) == (429, b"")
+    assert int(refused.fields["content-length"]) > 0
+
+
+# Time limits
+
+
+async def test_a_response_that_does_not_begin_in_time_is_answered_504() -> None:
+    """The application is cancelled."""
+    service = Service(seconds=10)
+    answer = await get(ResilientMiddleware(service, timeout=2))
+
+    assert [(at, message["type"]) for at, message in answer.sent] == [
+        (2.0, "http.response.start"),
+        (2.0, "http.response.body"),
+    ]
+    assert answer.status == 504
+    assert answer.json == {"type": "about:blank", "title": "Gateway Timeout", "status": 504, "reason": "timeout"}
+    assert service.active == 0
+
+
+async def test_a_response_that_has_begun_is_never_cut() -> None:
+    """However long it takes."""
+    answer = await get(ResilientMiddleware(Service(seconds=1, streams=1000), timeout=2))
+
+    assert (answer.status, answer.body, answer.sent[-1][0]) == (200, b"ok", 1001.0)
+
+
+@pytest.mark.parametrize("shield", [{}, {"shield": True}], ids=["cancelled", "shielded"])
+async def test_a_response_that_comes_too_late_is_not_sent(shield: dict[str, bool]) -> None:
+    """An application that answers while it is cancelled does not answer twice."""
+
+    async def stubborn(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await anyio.sleep(10)
+        finally:
+            with anyio.CancelScope(**shield):
+                await Service()(scope, receive, send)
+
+    answer = await get(ResilientMiddleware(stubborn, timeout=2))
+
+    assert [message.get("status") for message in answer.messages] == [504, None]
+
+
+async def test_the_time_in_a_queue_counts() -> None:
+    """Who waits until the limit is answered then, and never runs."""
+    service = Service(seconds=3)
+    app = ResilientMiddleware(service, bulkhead=Bulkhead(1, max_queue=10), timeout=4)
+    answers = await run_many(app, 3)
+
+    assert [(answer.status, answer.sent[0][0]) for answer in answers] == [(200, 3.0), (504, 4.0), (504, 4.0)]
+    assert service.calls == 2
+
+
+@pytest.mark.parametrize("error", [TimeoutExceeded(1.0), CircuitOpen("users", 7.0), RateLimited("users")])
+async def test_what_a_strategy_further_in_refused_is_answered(error: Exception) -> None:
+    """503, or 504 where time was used up: it is not the caller who asks for too much."""
+    answer = await get(ResilientMiddleware(Service(error=error), rate_limit=TokenBucket(9)))
+
+    assert answer.status == (504 if isinstance(error, TimeoutExceeded) else 503)
+    assert answer.json["reason"] == getattr(error, "reason")  # noqa: B009  of all three
+    if isinstance(error, CircuitOpen):
+        assert 7 <= int(answer.fields["retry-after"]) <= 8
+
+
+async def test_an_error_after_the_response_has_begun_surfaces() -> None:
+    """There can be no second response; the server drops the connection."""
+
+    async def breaks(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        raise CircuitOpen
+
+    request = Request(scope_of())
+    with pytest.raises(CircuitOpen):
+        await request.run(ResilientMiddleware(breaks))
+
+    assert len(request.sent) == 1
+
+
+# Circuit breakers
+
+
+async def _silent(*_: Any) -> None:
+    """An application that never answers."""
+
+
+@pytest.mark.parametrize(
+    ("service", "reason"),
+    [
+        (Service(500), "http_500"),
+        (Service(503), "http_503"),
+        (Service(error=ValueError()), "error"),
+        (Service(seconds=10), "timeout"),
+        (_silent, "no_response"),
+    ],
+)
+async def test_an_application_that_fails_opens_the_breaker(service: Any, reason: str) -> None:
+    """By a status, an exception, the limit of time, or no answer at all; then nothing runs, and who asks may come later."""
+    breaker = CircuitBreaker(consecutive_failures=2, open_for=30)
+    app = ResilientMiddleware(service, circuit_breaker=breaker, timeout=1)
+    for _ in range(2):
+        request = Request(scope_of())
+        try:
+            await request.run(app)
+        except ValueError:
+            assert request.sent == []
+    refused = await get(app)
+
+    assert breaker.state == "open"
+    assert breaker.statistics().last_failure == reason
+    assert (refused.status, refused.json["reason"]) == (503, "circuit_open")
+    assert 24 <= int(refused.fields["retry-after"]) <= 33
+
+
+@pytest.mark.parametrize("service", [Service(404), Service(429), Service(error=CircuitOpen()), Service(error=RateLimited())])
+async def test_what_is_no_failure_of_the_application_leaves_the_breaker_closed(service: Service) -> None:
+    """A refusal of the caller, or by a strategy further in."""
+    breaker = CircuitBreaker(consecutive_failures=1)
+    for _ in range(3):
+        await get(ResilientMiddleware(service, circuit_breaker=breaker))
+
+    assert breaker.state == "closed"
+
+
+async def test_an_isolated_breaker_says_later() -> None:
+    """When, nobody knows."""
+    answer = await get(ResilientMiddleware(Service(), circuit_breaker=CircuitBreaker(initial="isolated")))
+
+    assert answer.status == 503
+    assert 1 <= int(answer.fields["retry-after"]) <= 5
+
+
+async def test_a_probe_is_decided_when_the_response_begins() -> None:
+    """A stream of an hour does not keep the breaker half-open; one that breaks is one more failure."""
+    breaker = CircuitBreaker(consecutive_failures=1, open_for=1)
+    app = ResilientMiddleware(Service(), circuit_breaker=breaker)
+    await get(ResilientMiddleware(Service(500), circuit_breaker=breaker))
+    await anyio.sleep(1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(get, ResilientMiddleware(Service(streams=3600), circuit_breaker=breaker))
+        await anyio.sleep(1)
+
+        assert breaker.state == "closed"
+        assert (await get(app)).status == 200
+
+    async def breaks(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011  it has no message
+        await get(ResilientMiddleware(breaks, circuit_breaker=breaker))
+
+    assert breaker.state == "open"
+
+
+async def test_a_classifier_of_the_breaker_judges_the_status() -> None:
+    """Where it has an opinion on values."""
+    teapot = Verdict(Kind.PERMANENT, Health.UNHEALTHY, "teapot")
+    breaker = CircuitBreaker(
+        consecutive_failures=1, classify=Classifier(lambda _: None, lambda status: teapot if status == 418 else None)
+    )
+    await get(ResilientMiddleware(Service(500), circuit_breaker=breaker))
+    before = breaker.state
+    await get(ResilientMiddleware(Service(418), circuit_breaker=breaker))
+
+    assert (before, breaker.state) == ("closed", "open")
+
+
+# Clients that go away, and cancellation
+
+
+@pytest.mark.parametrize("told", ["by receive", "by send"])
+async def test_a_client_that_goes_away_is_no_failure_and_holds_nothing(told: str) -> None:
+    """Whether the application hears of it or its sending fails: what it raises then tells nothing."""
+    breaker, bulkhead = CircuitBreaker(consecutive_failures=1), Bulkhead(1)
+
+    async def reads_on(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if told == "by receive" and (await receive())["type"] == "http.disconnect":
+            msg = "the client is gone"
+            raise RuntimeError(msg)
+        await anyio.sleep(2)
+        await send({"type": "http.response.body", "body": b"x"})
+
+    request = Request(scope_of(), breaks=True)
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            with pytest.raises((RuntimeError, OSError), match="gone"):
+                await request.run(ResilientMiddleware(reads_on, circuit_breaker=breaker, bulkhead=bulkhead))
+
+        tasks.start_soon(run)
+        await anyio.sleep(1)
+        request.leave.set()
+
+    assert breaker.state == "closed"
+    assert breaker.statistics().calls == 0
+    assert bulkhead.statistics().active == 0
+
+
+async def test_an_application_that_leaves_quietly_with_its_client_is_no_failure() -> None:
+    """It has nobody to answer."""
+    breaker = CircuitBreaker(consecutive_failures=1)
+
+    async def leaves(_scope: Any, receive: Any, _send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    request = Request(scope_of())
+    request.leave.set()
+    await request.run(ResilientMiddleware(leaves, circuit_breaker=breaker))
+
+    assert (breaker.state, breaker.statistics().calls) == ("closed", 0)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 2.5])
+async def test_cancellation_is_neutral_and_frees_what_was_held(seconds: float) -> None:
+    """In the queue, before the response, and while it streams."""
+    breaker, bulkhead = CircuitBreaker(consecutive_failures=1), Bulkhead(1, max_queue=1)
+    app = ResilientMiddleware(Service(seconds=1, streams=1), circuit_breaker=breaker, bulkhead=bulkhead, timeout=10)
+    async with anyio.create_task_group() as tasks:
+        await Request(scope_of()).begin(tasks, ResilientMiddleware(Service(seconds=1), bulkhead=bulkhead))
+        async with cancelled_after(seconds):
+            await get(app)
+
+    assert (bulkhead.statistics().active, bulkhead.statistics().queued) == (0, 0)
+    assert (breaker.state, breaker.statistics().in_flight, breaker.statistics().calls) == ("closed", 0, 0)
+
+
+# What is not HTTP
+
+
+async def test_lifespan_goes_by() -> None:
+    """The very same three objects."""
+    seen: list[Any] = []
+
+    async def application(*arguments: Any) -> None:
+        seen.extend(arguments)
+
+    request = Request(scope_of(kind="lifespan"))
+    receive, send = request.receive, request.send
+    await ResilientMiddleware(application, bulkhead=Bulkhead(1), timeout=1)(request.scope, receive, send)
+
+    assert seen == [request.scope, receive, send]
+
+
+async def test_a_websocket_holds_its_slot_until_it_is_closed() -> None:
+    """Its limit of time is for the acceptance."""
+    bulkhead, breaker = Bulkhead(1), CircuitBreaker()
+    app = ResilientMiddleware(Service(), bulkhead=bulkhead, circuit_breaker=breaker, timeout=2)
+    request = Request(scope_of(kind="websocket"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(request.run, app)
+        await anyio.sleep(1000)
+
+        assert bulkhead.statistics().active == 1
+
+        request.leave.set()
+
+    assert bulkhead.statistics().active == 0
+    assert (breaker.statistics().calls, breaker.statistics().failures) == (1, 0)
+
+
+@pytest.mark.parametrize("status", [503, 504])
+async def test_a_websocket_is_refused_before_it_is_accepted(status: int) -> None:
+    """It is closed with 1013, "try again later"; a server that can gives the response that a request would get."""
+    service = Service(seconds=10)
+    settings: dict[str, Any] = {"timeout": 1} if status == 504 else {"bulkhead": _full()}
+    app = ResilientMiddleware(service, **settings)
+    plain = await get(app, kind="websocket")
+    rich = await get(app, kind="websocket", extensions={"websocket.http.response": {}})
+
+    title = HTTPStatus(status).phrase
+    assert plain.messages == [{"type": "websocket.close", "code": 1013, "reason": title}]
+    assert [message["type"] for message in rich.messages] == ["websocket.http.response.start", "websocket.http.response.body"]
+    assert (rich.status, rich.json["title"]) == (status, title)
+
+
+async def test_a_websocket_that_the_application_refuses_is_no_failure() -> None:
+    """That is its answer."""
+    breaker, bulkhead = CircuitBreaker(consecutive_failures=1), Bulkhead(1)
+
+    async def refuses(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.close"})
+
+        assert bulkhead.statistics().active == 0
+
+    await get(ResilientMiddleware(refuses, circuit_breaker=breaker, bulkhead=bulkhead), kind="websocket")
+
+    assert breaker.statistics().total_successes == 1
+
+
+def _full() -> Bulkhead:
+    bulkhead = Bulkhead(1)
+    bulkhead.acquire_nowait()
+    return bulkhead
+
+
+# What is told, and what is refused at construction
+
+
+async def test_refusals_are_told_like_all_others() -> None:
+    """The log and the listeners hear of them, and that time was used up."""
+    heard: list[Event] = []
+    app = ResilientMiddleware(Service(seconds=5), bulkhead=Bulkhead(1), timeout=2)
+    with listening(heard.append):
+        await run_many(app, 2)
+
+    assert [type(event).__name__ for event in heard] == ["CallRejected", "TimedOut"]
+    assert isinstance(heard[0], CallRejected)
+    assert heard[0].reason == "bulkhead_full"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bulkhead": 100}, "bulkhead=100: expected a strategy that admits or refuses"),
+        ({"rate_limit": Keyed(TokenBucket(1))}, r"rate_limit= is Keyed and needs key="),
+        ({"rate_limit": TokenBucket(1), "key": client_ip()}, "has no effect"),
+        ({"timeout": 0}, "timeout=0 is out of range"),
+        ({"deadline_header": "Request-Timeout"}, "needs timeout=, the longest that a caller may ask for"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_at_construction(settings: dict[str, Any], message: str) -> None:
+    """With the name, the value, and what to do."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        ResilientMiddleware(Service(), **settings)
