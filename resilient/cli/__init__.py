@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from resilient.cli import check, explain, get, schema
+from resilient.cli import check, explain, get, proxy, schema, simulate
 from resilient.cli.screen import Unusable
 
 __all__ = ("main",)
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--quick", action="store_true", help="a shorter run, at a higher pace")
     demo.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
     demo.set_defaults(run=_demo)
-    for command in (check, explain, schema, get):
+    for command in (check, explain, schema, get, proxy, simulate):
         command.add_to(commands)
     return parser
 
