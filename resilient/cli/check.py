@@ -97,7 +97,7 @@ def _in_policy(source: Source, section: Section) -> Iterator[Found]:
     for clamped in section.clamped():
         path = (*section.path, *clamped.path)
         yield Found(source.name, source.line(path), "warning", "clamped", describe_path(path), clamped.message, clamped.mend)
-    for finding in section.policy.lint():
+    for finding in section.findings():
         places = finding.where.split(" > ")
         line = source.line(*((*section.path, place) for place in reversed(places)))
         path_text = describe_path(section.path, places)

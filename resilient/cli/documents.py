@@ -1,17 +1,20 @@
 """Documents of policies as the commands look at them: what is valid, what is wrong, and on which line it stands.
 
-A provider takes a document as a whole or not at all. Here each policy that is good by itself is looked at, so that one run tells
-everything, whatever else is wrong.
+A provider takes a document as a whole or not at all. Here each policy is looked at by itself, and one with mistakes is looked at
+without them, so that one run tells as much as can be known.
 """
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any, Final, cast
 
 from resilient.cli.screen import Unusable
 from resilient.errors import InvalidPolicy, Problem
+from resilient.lint import Finding
 from resilient.policy.fields import FIELDS
+from resilient.policy.formats import FormatError, Lines, Path, lines, parse
 from resilient.policy.key import PolicyKey
 from resilient.policy.normalise import policy_from_document, shown
 from resilient.policy.schema import Policy
@@ -46,12 +49,14 @@ class Section:
         path: where: `("default",)` or `("policies", "user-service.GetUser")`.
         policy: what it says.
         table: the same as plain data.
+        broken: the paths of what was left out of it, because it is wrong.
 
     """
 
     path: tuple[str, ...]
     policy: Policy
     table: Any = None
+    broken: frozenset[Path] = frozenset()
 
     @property
     def name(self) -> str:
@@ -62,6 +67,14 @@ class Section:
     def is_default(self) -> bool:
         """Whether all keys get it that have no policy of their own."""
         return self.path == (DEFAULT,)
+
+    def findings(self) -> Iterator[Finding]:
+        """What lint finds; of a policy that is not whole only what stays true when it is."""
+        parts = {str(path[0]) for path in self.broken}
+        severities = {"error"} if any(str(path[-1]).endswith("timeout") for path in self.broken) else {"error", "warning"}
+        for finding in self.policy.lint():
+            if not self.broken or (finding.severity in severities and parts.isdisjoint(finding.where.split(" > "))):
+                yield finding
 
     def clamped(self) -> Iterator[Clamped]:
         """What was brought into bounds."""
@@ -85,7 +98,7 @@ class Source:
         name: of the file.
         version: that of the document, or None.
         problems: all that is wrong; empty where it is valid.
-        sections: the policies that are good by themselves: the default first, then in the order of the text.
+        sections: the policies, as far as they can be understood: the default first, then in the order of the text.
 
     """
 
@@ -93,7 +106,7 @@ class Source:
     version: int | None = None
     problems: tuple[Problem, ...] = ()
     sections: tuple[Section, ...] = ()
-    _lines: dict[tuple[str | int, ...], int] = field(default_factory=dict[tuple[str | int, ...], int])
+    _lines: Lines = field(default_factory=Lines)
 
     def line(self, *paths: tuple[str, ...]) -> int | None:
         """The line of the first of these that stands in the text; else of what is around the first one."""
@@ -111,7 +124,7 @@ def read_file(name: str, limit: int = -1) -> bytes:
         Unusable: it cannot be read.
 
     """
-    path = Path(name)
+    path = FilePath(name)
     if path.is_dir():
         msg = f"{name}: this is a directory; name the files in it"
         raise Unusable(msg)
@@ -137,7 +150,7 @@ def read_document(name: str) -> Source:
     except ModuleNotFoundError as error:
         raise Unusable(str(error)) from error
     text = read_file(name, LARGEST + 1)
-    format = FORMATS.get(Path(name).suffix.lower())  # noqa: A001  the word that users know
+    format = FORMATS.get(FilePath(name).suffix.lower())  # noqa: A001  the word that users know
     if format is None:
         msg = f"{name}: the name does not tell what it is; a document ends in {', '.join(FORMATS)}"
         raise Unusable(msg)
@@ -157,8 +170,7 @@ def read_document(name: str) -> Source:
 
 
 def _understood(name: str, text: bytes, format: Any, version: int | None, problems: tuple[Problem, ...]) -> Source:  # noqa: A002  see above
-    from resilient.policy.formats import FormatError, lines, parse  # noqa: PLC0415  beside those above
-
+    """What can be known of a text, whose problems are known."""
     try:
         decoded = text.decode("utf-8-sig")
         data = parse(decoded, format)
@@ -174,10 +186,33 @@ def _sections(data: Any) -> Iterator[Section]:
     if isinstance(policies, dict):
         tables |= {("policies", key): table for key, table in cast("dict[str, Any]", policies).items()}
     for path, table in tables.items():
+        if isinstance(table, dict):
+            policy, broken = _without_mistakes(table)
+            yield Section(path, policy, table, broken)
+
+
+def _without_mistakes(table: dict[str, Any]) -> tuple[Policy, frozenset[Path]]:
+    """The policy that a table describes where all is left out that is wrong, and the paths of that."""
+    rest, broken = deepcopy(table), set[Path]()
+    while True:
         try:
-            yield Section(path, policy_from_document(table, source="file"), table)
-        except InvalidPolicy:
-            continue  # told with the document
+            return policy_from_document(rest, source="file"), frozenset(broken)
+        except InvalidPolicy as error:
+            for problem in error.problems:
+                broken.add(problem.path)
+                _leave_out(rest, problem.path)
+
+
+def _leave_out(table: dict[str, Any], path: Path) -> None:
+    """Take away what stands at a path; where nothing does, what is around."""
+    name = str(path[0]) if path else ""
+    inside = table.get(name)
+    if isinstance(inside, dict) and path[1:] and path[1] in inside:
+        _leave_out(cast("dict[str, Any]", inside), path[1:])
+    elif name in table:
+        del table[name]
+    else:
+        table.clear()
 
 
 def describe_path(path: tuple[str, ...], places: Sequence[str] = ()) -> str:

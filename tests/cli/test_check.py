@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from resilient.cli import main
+from resilient.cli import documents, main
+from resilient.errors import InvalidPolicy, Problem
+from resilient.policy.schema import Policy
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "docs" / "example-policies.toml")
@@ -56,6 +58,52 @@ def test_ten_mistakes_are_told_in_one_run(capsys: pytest.CaptureFixture[str]) ->
     ]
     assert MISTAKES.read_text().count("# mistake") == 10
     assert told[-1] == "1 file checked: 8 errors, 2 warnings, 1 note"
+
+
+def codes(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What is found, without messages and without what is invalid."""
+    name = write(tmp_path, text)
+    main(["check", name])
+    told = capsys.readouterr().out.removeprefix(name).split(f"\n{name}")
+    return [one.split(": ")[1] for one in told if one.startswith(":") and " error invalid " not in one]
+
+
+def test_a_policy_with_mistakes_is_looked_at_without_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is told of the rest is true whatever takes their place."""
+    text = """
+[default]
+attempt_timeout = "500ms"
+bulkhead = {}
+circuit_breaker = { slow_call = "2s" }
+hedge = { delay = "1s" }
+throttel = {}
+
+[default.retry]
+attempts = 100
+jitter = "full"
+backoff = { initial = "x" }
+"""
+
+    hedge = "error hedge-beyond-timeout default.hedge"
+    slow = "warning slow-call-unreachable default.circuit_breaker"
+    clamped = "warning clamped default.retry.attempts"
+    assert codes(text, tmp_path, capsys) == [hedge, slow, clamped]
+    assert codes(text.replace("500ms", "500 mm"), tmp_path, capsys) == [clamped]
+    assert codes(text.replace("hedge = {", "timeout = 'x'\nhedge = {"), tmp_path, capsys) == [hedge, clamped]
+    assert codes(text.replace('"1s"', '"1s", max_hedges = "two"'), tmp_path, capsys) == [slow, clamped]
+
+
+def test_mistakes_that_cannot_be_left_out_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a path leads nowhere there is no way but to leave out everything."""
+
+    def judge(table: object, **_: object) -> Policy:
+        if table:
+            raise InvalidPolicy((Problem(path, "wrong"),))
+        return Policy()
+
+    monkeypatch.setattr(documents, "policy_from_document", judge)
+    for path in ((), ("somewhere", "else")):
+        assert documents._without_mistakes({"timeout": 1}) == (Policy(), frozenset({path}))
 
 
 def test_a_finding_has_its_place_and_its_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
