@@ -139,7 +139,7 @@ class SharedFaultProxy:
 def fault_proxy() -> "Iterator[Callable[..., SharedFaultProxy]]":
     """A function that starts a proxy for the rest of the test.
 
-    It takes the arguments of `FaultProxy`, a host, a port and faults, and returns a `SharedFaultProxy`: real sockets, in a thread.
+    It takes the arguments of `FaultProxy` (a host, a port, faults) and returns a `SharedFaultProxy`: real sockets, in a thread.
     """
     from anyio.from_thread import start_blocking_portal  # noqa: PLC0415  see the top of this file
 

@@ -123,8 +123,7 @@ class FaultProxy:
         """A socket that holds our port. As long as it does not listen, connections are refused."""
         made = socket.socket(socket.AF_INET6 if ":" in self._listen_host else socket.AF_INET)
         try:
-            if sys.platform != "win32":
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, sys.platform != "win32")  # there it would share the port
             made.setblocking(False)  # noqa: FBT003  its only parameter
             made.bind((self._listen_host, self.port))
         except BaseException:

@@ -223,8 +223,8 @@ class Sometimes(Fault):
 
 def faults_of(given: Any) -> tuple[Fault, ...]:
     """Check what a user calls faults: one, several, or None."""
-    faults: tuple[Any, ...] = () if given is None else tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    faults: list[Any] = [] if given is None else [*given] if isinstance(given, tuple) else [given]
     if not all(isinstance(fault, Fault) for fault in faults):
         msg = f"fault={given!r}: expected a fault such as Latency(0.2) or Reset(after=100), several in a tuple, or None"
         raise TypeError(msg)
-    return faults
+    return tuple(faults)

@@ -29,6 +29,10 @@ def pending_timers(loop: asyncio.AbstractEventLoop) -> list[asyncio.TimerHandle]
     return [timer for timer in getattr(loop, "_scheduled", ()) if not timer.cancelled() and timer.when() < math.inf]
 
 
+def _is_task(thing: object) -> bool:
+    return isinstance(thing, asyncio.Task)
+
+
 class InterleavedLoop(asyncio.SelectorEventLoop):
     """An event loop that draws which of the ready tasks runs next."""
 
@@ -50,13 +54,13 @@ class _Lanes:
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        self._numbers: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
+        self._numbers: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
         self._given = 0  # 0 is the lane of what is of no task
         self._lanes: dict[int, deque[asyncio.Handle]] = {}
         self._order: list[int] = []  # the numbers of the lanes that are not empty, sorted
         self._length = 0
 
-    def number(self, task: asyncio.Task[Any]) -> int:
+    def number(self, task: object) -> int:
         """The number of the task's lane."""
         if task not in self._numbers:
             self._given += 1
@@ -64,8 +68,10 @@ class _Lanes:
         return self._numbers[task]
 
     def append(self, handle: asyncio.Handle) -> None:
-        owner: Any = getattr(getattr(handle, "_callback", None), "__self__", None)  # a step or a wake-up is a method of its task
-        number = self.number(owner) if isinstance(owner, asyncio.Task) else 0
+        owner: object = getattr(
+            getattr(handle, "_callback", None), "__self__", None
+        )  # a step or a wake-up is a method of its task
+        number = self.number(owner) if _is_task(owner) else 0
         lane = self._lanes.get(number)
         if lane is None:
             lane = self._lanes[number] = deque()

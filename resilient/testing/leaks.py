@@ -11,7 +11,7 @@ import contextlib
 import gc
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 
@@ -70,14 +70,18 @@ def no_leaks() -> Generator[None]:
 def _look() -> _Snapshot:
     strategies: dict[int, tuple[Strategy, dict[str, int]]] = {}
     values: dict[int, Lingering] = {}
-    for thing in gc.get_objects():
-        kind: type = type(thing)  # not isinstance: proxies answer in the name of others
+    everything: list[object] = gc.get_objects()
+    for thing in everything:
+        kind = type(thing)  # not isinstance: proxies answer in the name of others
         if issubclass(kind, Strategy):
-            held = _held(thing)
+            strategy = cast("Strategy", thing)
+            held = _held(strategy)
             if held:
-                strategies[id(thing)] = thing, held
-        elif issubclass(kind, Lingering) and not thing.has_ended:
-            values[id(thing)] = thing
+                strategies[id(strategy)] = strategy, held
+        elif issubclass(kind, Lingering):
+            value = cast("Lingering", thing)
+            if not value.has_ended:
+                values[id(value)] = value
     tasks, timers = _of_the_loop()
     return _Snapshot(strategies, values, tasks, timers)
 

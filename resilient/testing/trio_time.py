@@ -11,7 +11,7 @@ import math
 import random as random_module
 import threading
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import trio
 from trio._core import _run as inside_trio  # pyright: ignore[reportPrivateUsage]  see the top of this file
@@ -65,17 +65,17 @@ class _Watch(trio.abc.Instrument):
 
     def _deadlock(self) -> Deadlock:
         now, told = self._now(), list[Waiting]()
-        for task in sorted(_all_tasks(trio.lowlevel.current_root_task()), key=lambda task: task.name):
+        root = cast("trio.lowlevel.Task", trio.lowlevel.current_root_task())  # there is one: trio runs
+        for task in sorted(_all_tasks(root), key=lambda task: task.name):
             told += waiting(task.name, task.iter_await_frames(), now - self._stepped.get(task, now))
         return Deadlock(told)
 
 
-def _all_tasks(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
-    if task is not None:
-        yield task
-        for nursery in task.child_nurseries:
-            for child in nursery.child_tasks:
-                yield from _all_tasks(child)
+def _all_tasks(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    yield task
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _all_tasks(child)
 
 
 def _nobody_can_wake_us() -> bool:

@@ -138,6 +138,21 @@ async def test_so_many_bytes_pass_before_an_orderly_end() -> None:
 
 @real
 @pytest.mark.anyio
+async def test_nothing_passes_through_a_black_hole() -> None:
+    """The client may send as much as it likes: it is neither answered nor closed."""
+    async with proxied(BlackHole(after=5), serve=echo) as proxy, await anyio.connect_tcp("127.0.0.1", proxy.port) as stream:
+        await stream.send(b"hello")
+        assert await stream.receive() == b"hello"
+        with anyio.move_on_after(0.05) as scope:
+            await stream.send(b"again")
+            await stream.send(bytes(1_000_000))
+            await stream.receive()
+
+    assert scope.cancelled_caught
+
+
+@real
+@pytest.mark.anyio
 async def test_the_end_of_one_side_is_handed_on() -> None:
     """A client that says that it is done still gets the rest."""
     async with proxied(serve=echo) as proxy, await anyio.connect_tcp("127.0.0.1", proxy.port) as stream:
