@@ -6,10 +6,10 @@ from typing import Any
 
 import anyio
 
-from resilient import clock
 from resilient.outcome import Classifier, Health, Kind, Verdict
 from resilient.strategies.backoff import Constant
 from resilient.strategies.retry import Retry
+from resilient.testing import ScriptedCallee
 
 
 class Failure(Exception):
@@ -44,30 +44,7 @@ VALUES = Classifier(_no_opinion, _busy_if_503)
 """A classifier of values: 503 asks for a retry."""
 
 
-class Script:
-    """A callee that plays its outcomes in order, the last one for ever: exceptions are raised, all else is returned.
-
-    Attributes:
-        at: when it was called, in seconds on the library's clock.
-
-    """
-
-    def __init__(self, *outcomes: Any, seconds: float = 0.0) -> None:
-        self.outcomes = outcomes
-        self.seconds = seconds  # that each call takes
-        self.at: list[float] = []
-
-    @property
-    def calls(self) -> int:
-        return len(self.at)
-
-    async def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
-        outcome = self.outcomes[min(self.calls, len(self.outcomes) - 1)]
-        self.at.append(clock.now())
-        await anyio.sleep(self.seconds)
-        if isinstance(outcome, BaseException):
-            raise outcome.with_traceback(None)  # one object may be raised many times
-        return outcome
+Script = ScriptedCallee
 
 
 @contextlib.asynccontextmanager
