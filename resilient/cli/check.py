@@ -15,6 +15,7 @@ from resilient.lint.source import lint_source
 __all__ = ("Found", "add_to", "findings_of", "lines_of")
 
 _COLOURS: Final[dict[Severity, str]] = {"error": "red", "warning": "yellow", "note": "cyan"}
+_REGISTER: Final = "Register it with the executor, unless the built-in one is meant."
 _SEVERITIES: Final = tuple(_COLOURS)
 
 
@@ -97,6 +98,9 @@ def _in_policy(source: Source, section: Section) -> Iterator[Found]:
     for clamped in section.clamped():
         path = (*section.path, *clamped.path)
         yield Found(source.name, source.line(path), "warning", "clamped", describe_path(path), clamped.message, clamped.mend)
+    for inside, message in section.look_alikes():
+        path = (*section.path, *inside)
+        yield Found(source.name, source.line(path), "note", "looks-built-in", describe_path(path), message, _REGISTER)
     for finding in section.findings():
         places = finding.where.split(" > ")
         line = source.line(*((*section.path, place) for place in reversed(places)))

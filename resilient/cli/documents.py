@@ -16,10 +16,11 @@ from resilient.lint import Finding
 from resilient.policy.fields import FIELDS
 from resilient.policy.formats import FormatError, Lines, Path, lines, parse
 from resilient.policy.key import PolicyKey
+from resilient.policy.names import Names, Registry
 from resilient.policy.normalise import policy_from_document, shown
 from resilient.policy.schema import Policy
 
-__all__ = ("Clamped", "Section", "Source", "describe_path", "read_document", "read_file")
+__all__ = ("Clamped", "Section", "Source", "describe_path", "read_document", "read_file", "without_mistakes")
 
 DEFAULT: Final = "default"
 """What the policy of all other keys is called."""
@@ -76,6 +77,19 @@ class Section:
             if not self.broken or (finding.severity in severities and parts.isdisjoint(finding.where.split(" > "))):
                 yield finding
 
+    def look_alikes(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Names that are nearly those of built-in things, by path, with what is to be said of them."""
+        policy, known = self.policy, Names()
+        named: tuple[tuple[tuple[str, ...], object, Registry[Any]], ...] = (
+            (("classifier",), policy.classifier, known.classifiers),
+            (("hedge", "trigger"), policy.hedge_trigger, known.triggers),
+            (("retry", "budget"), getattr(policy.retry_budget, "name", None), known.budgets),
+            (("hedge", "budget"), getattr(policy.hedge_budget, "name", None), known.budgets),
+        )
+        for path, name, registry in named:
+            if isinstance(name, str) and registry.get(name) is None and "did you mean" in registry.missing(name):
+                yield path, registry.missing(name).replace("is registered", "is built in")
+
     def clamped(self) -> Iterator[Clamped]:
         """What was brought into bounds."""
         for name in self.policy.normalisation.fields:
@@ -108,7 +122,7 @@ class Source:
     sections: tuple[Section, ...] = ()
     _lines: Lines = field(default_factory=Lines)
 
-    def line(self, *paths: tuple[str, ...]) -> int | None:
+    def line(self, *paths: Path) -> int | None:
         """The line of the first of these that stands in the text; else of what is around the first one."""
         for path in paths:
             if path in self._lines:
@@ -187,11 +201,11 @@ def _sections(data: Any) -> Iterator[Section]:
         tables |= {("policies", key): table for key, table in cast("dict[str, Any]", policies).items()}
     for path, table in tables.items():
         if isinstance(table, dict):
-            policy, broken = _without_mistakes(table)
+            policy, broken = without_mistakes(cast("dict[str, Any]", table))
             yield Section(path, policy, table, broken)
 
 
-def _without_mistakes(table: dict[str, Any]) -> tuple[Policy, frozenset[Path]]:
+def without_mistakes(table: dict[str, Any]) -> tuple[Policy, frozenset[Path]]:
     """The policy that a table describes where all is left out that is wrong, and the paths of that."""
     rest, broken = deepcopy(table), set[Path]()
     while True:
@@ -215,6 +229,6 @@ def _leave_out(table: dict[str, Any], path: Path) -> None:
         table.clear()
 
 
-def describe_path(path: tuple[str, ...], places: Sequence[str] = ()) -> str:
+def describe_path(path: Path, places: Sequence[str] = ()) -> str:
     """A path as text: `policies."user-service.GetUser".timeout > retry`."""
     return " > ".join((Problem((*path, *places[:1]), "").where, *places[1:]))

@@ -93,6 +93,33 @@ backoff = { initial = "x" }
     assert codes(text.replace('"1s"', '"1s", max_hedges = "two"'), tmp_path, capsys) == [slow, clamped]
 
 
+def test_a_name_that_is_nearly_that_of_a_built_in_thing_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The executor may know it all the same; of other names nothing can be said, and built-in ones are good."""
+    text = """
+[default]
+classifier = "htpp"
+retry = { budget = "unlimitd" }
+hedge = { trigger = "p999", budget = { name = "unlimitd" } }
+
+[policies."a.b"]
+classifier = "mine"
+retry = { budget = "shared" }
+hedge = { trigger = "p99", budget = "unlimited" }
+"""
+
+    assert codes(text, tmp_path, capsys) == [
+        "note looks-built-in default.classifier",
+        "note looks-built-in default.retry.budget",
+        "note looks-built-in default.hedge.trigger",
+        "note looks-built-in default.hedge.budget",
+    ]
+    main(["check", str(tmp_path / "policies.toml")])
+    assert (
+        "note looks-built-in default.classifier: no classifier 'htpp' is built in; did you mean 'http'?\n"
+        "    Register it with the executor, unless the built-in one is meant.\n"
+    ) in capsys.readouterr().out
+
+
 def test_mistakes_that_cannot_be_left_out_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a path leads nowhere there is no way but to leave out everything."""
 
@@ -103,7 +130,7 @@ def test_mistakes_that_cannot_be_left_out_leave_nothing(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(documents, "policy_from_document", judge)
     for path in ((), ("somewhere", "else")):
-        assert documents._without_mistakes({"timeout": 1}) == (Policy(), frozenset({path}))
+        assert documents.without_mistakes({"timeout": 1}) == (Policy(), frozenset({path}))
 
 
 def test_a_finding_has_its_place_and_its_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
