@@ -1,0 +1,1 @@
+"""What `resilient_integrations.cache` is made of."""
