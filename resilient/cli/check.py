@@ -75,8 +75,10 @@ def _run(options: argparse.Namespace) -> int:
     else:
         for why in unreadable:
             print(f"resilient check: {why}", file=sys.stderr)
-        shown = screen()
-        shown.print([*lines_of(found, shown), _summary(len(options.files) - len(unreadable), counts)])
+        looked_at = len(options.files) - len(unreadable)
+        if looked_at:
+            shown = screen()
+            shown.print([*lines_of(found, shown), _summary(looked_at, counts)])
     return 2 if unreadable else int(bool(failed))
 
 

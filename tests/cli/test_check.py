@@ -213,6 +213,8 @@ def test_what_cannot_be_read_is_told_in_one_line(
     assert captured.err.startswith("resilient check: ")
     assert captured.err.endswith(told)
     assert captured.out.endswith("1 file checked: 1 error\n")
+    assert main(["check", str(tmp_path / name)]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_errors_of_all_files_come_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
