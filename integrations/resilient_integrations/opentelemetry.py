@@ -240,6 +240,7 @@ class Metrics(Recorder):
         return [Observation(value, _labels(instrument, labels)) for each, value, labels in self._shown if each is instrument]
 
 
+@functools.cache  # there are few, and each event asks
 def _labels(instrument: Instrument, values: tuple[str, ...]) -> Mapping[str, str]:
     return {f"resilience.{label}": value for label, value in zip(instrument.labels, values, strict=True) if value}
 

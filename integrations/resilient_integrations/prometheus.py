@@ -6,10 +6,12 @@
 
 `Metrics` is a listener that counts what happens, and a collector whose gauges are read at each scrape. Names, units and labels
 are on the page on Prometheus, with a dashboard and rules for alerts. Needs the extra `prometheus`.
+
+All mutable state: the metrics of the client, and the series of them that were found.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from resilient_integrations._telemetry.instruments import BUCKETS, INSTRUMENTS, Instrument
 from resilient_integrations._telemetry.recorder import Recorder
@@ -55,24 +57,28 @@ class Metrics(Recorder):
     ) -> None:
         super().__init__(max_keys)
         bounds = tuple(buckets)
-        self._counters = {
-            each: Counter(_name(each), each.text, each.labels, registry=registry)
-            for each in INSTRUMENTS
-            if each.kind == "counter"
-        }
-        self._histograms = {
-            each: Histogram(_name(each), each.text, each.labels, registry=registry, buckets=bounds)
-            for each in INSTRUMENTS
-            if each.kind == "histogram"
-        }
+        self._metrics: dict[Instrument, Counter | Histogram] = {}
+        for each in INSTRUMENTS:
+            if each.kind == "counter":
+                self._metrics[each] = Counter(_name(each), each.text, each.labels, registry=registry)
+            elif each.kind == "histogram":
+                self._metrics[each] = Histogram(_name(each), each.text, each.labels, registry=registry, buckets=bounds)
+        self._series: dict[tuple[Instrument, tuple[str, ...]], Any] = {}  # looking one up in a metric takes longer than counting
         if registry is not None:
             registry.register(self)
 
     def _add(self, instrument: Instrument, labels: tuple[str, ...]) -> None:
-        self._counters[instrument].labels(*labels).inc()
+        self._one(instrument, labels).inc()
 
     def _record(self, instrument: Instrument, value: float, labels: tuple[str, ...]) -> None:
-        self._histograms[instrument].labels(*labels).observe(value)
+        self._one(instrument, labels).observe(value)
+
+    def _one(self, instrument: Instrument, labels: tuple[str, ...]) -> Any:
+        """The series of these labels."""
+        one = self._series.get((instrument, labels))
+        if one is None:
+            one = self._series[instrument, labels] = self._metrics[instrument].labels(*labels)
+        return one
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """The gauges without their values: a registry asks for their names."""

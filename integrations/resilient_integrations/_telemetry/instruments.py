@@ -42,9 +42,9 @@ __all__ = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Instrument:
-    """Something that is measured.
+    """Something that is measured; there is one object of each.
 
     Attributes:
         name: what it is called, without the prefix.
