@@ -21,6 +21,7 @@ from resilient import (
     Kind,
     LeakyBucket,
     RateLimited,
+    RetryableError,
     SlidingWindow,
     TimeoutExceeded,
     TokenBucket,
@@ -267,6 +268,24 @@ async def test_what_a_strategy_further_in_refused_is_answered(error: Exception) 
     assert answer.json["reason"] == getattr(error, "reason")  # noqa: B009  of all three
     if isinstance(error, CircuitOpen):
         assert 7 <= int(answer.fields["retry-after"]) <= 8
+
+
+async def test_an_error_that_is_no_refusal_surfaces() -> None:
+    """What to answer then is for the application, or the server."""
+    with pytest.raises(RetryableError):
+        await get(ResilientMiddleware(Service(error=RetryableError())))
+
+
+async def test_what_is_sent_before_the_response_does_not_begin_it() -> None:
+    """Early hints do not end the limit of time."""
+
+    async def hints(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.early_hint", "links": []})
+        await anyio.sleep(5)
+
+    answer = await get(ResilientMiddleware(hints, timeout=1))
+
+    assert [message.get("status") for message in answer.messages] == [None, 504, None]
 
 
 async def test_an_error_after_the_response_has_begun_surfaces() -> None:

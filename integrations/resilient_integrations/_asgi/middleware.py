@@ -95,7 +95,9 @@ class ResilientMiddleware:
         self._timeout = math.inf if timeout is None else seconds("timeout", timeout, above=0.0)
         self._deadline_header = None if deadline_header is None else deadline_header.lower().encode()
         self._priority = priority
-        self._shedder = Shedder(loop_lag) if loop_lag is not None or priority is not None else None
+        self._shedder: Shedder | None = None
+        if loop_lag is not None or priority is not None:
+            self._shedder = Shedder(loop_lag)  # type: ignore[abstract]  # it is no template
         self._random = random or _random
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

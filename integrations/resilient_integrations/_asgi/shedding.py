@@ -84,12 +84,13 @@ class LoopLag:
         await anyio.lowlevel.checkpoint()
         self.hear(clock.now() - started, since)
 
-    def hear(self, lag: float, since: float) -> None:
-        """Take a measurement into account, so many seconds after the one before."""
+    def hear(self, lag: float, since: float) -> float:
+        """Take a measurement into account, so many seconds after the one before. Returns the lag, smoothed."""
         if since >= _FORGOTTEN:
             self._lag = 0.0
         weight = -math.expm1(-min(since, _HEAVIEST) / _SMOOTHED)
         self._lag += weight * (lag - self._lag)
+        return self._lag
 
     @property
     def lag(self) -> float:
@@ -144,12 +145,6 @@ class Shedder(Gate):
 
     def settle(self, verdict: Verdict, latency: float, now: float) -> None:
         """Nothing was taken."""
-
-    def sibling(self) -> Self:
-        return type(self)(self._loop_lag)
-
-    def is_fresh(self, now: float) -> bool:
-        return True
 
 
 def fullness(statistics: Any) -> float:

@@ -10,8 +10,8 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-"""An ASGI application, version 3."""
+App = Callable[[Any, Any, Any], Awaitable[None]]
+"""An ASGI application, version 3. Each framework has types of its own for the three."""
 Key = Callable[[Scope], str]
 """Says whom or what a request counts for."""
 
