@@ -1,0 +1,1 @@
+"""What the gRPC integration is made of."""
