@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import os
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from typing import Any
 import anyio
 import pytest
 
+import resilient
+import resilient_integrations
 from helpers import Script
 from integrations.cache_scenes import FakeRedis, cache_of
 from resilient_integrations.cache import MISSING, RedisBackend
@@ -86,6 +89,18 @@ def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'resilient-anyio\[redis\]'"):
         RedisBackend.from_url("redis://localhost")
+
+
+def test_the_cache_needs_no_redis() -> None:
+    """Neither it nor another integration is imported with the module."""
+    code = "import sys, resilient_integrations.cache; print(*sys.modules)"
+    sources = [str(Path(package.__path__[0]).parent) for package in (resilient, resilient_integrations)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sources)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)  # noqa: S603  our own
+    ours = {name for name in done.stdout.split() if name.startswith("resilient_integrations.")}
+
+    assert "redis" not in done.stdout.split()
+    assert all(name.removeprefix("resilient_integrations.").partition(".")[0] in {"cache", "_cache"} for name in ours)
 
 
 def test_it_says_what_it_is() -> None:
