@@ -137,7 +137,8 @@ class Play:
 
 @asynccontextmanager
 async def serving(*handlers: grpc.GenericRpcHandler, limits: ServerLimits | None = None) -> AsyncGenerator[str]:
-    """A server on the loopback interface; its address."""
+    """A server on the loopback interface; its address. At the end no task may be left: neither of ours nor of grpc."""
+    before = asyncio.all_tasks()
     server = grpc.aio.server(interceptors=[limits] if limits is not None else [])
     server.add_generic_rpc_handlers(handlers)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -146,6 +147,8 @@ async def serving(*handlers: grpc.GenericRpcHandler, limits: ServerLimits | None
         yield f"127.0.0.1:{port}"
     finally:
         await server.stop(None)
+        while left := asyncio.all_tasks() - before:
+            await asyncio.wait(left)  # the guard of the test ends it
 
 
 @asynccontextmanager
