@@ -6,11 +6,15 @@ from contextlib import aclosing
 from typing import Any
 
 import anyio
+import httpx
+import httpx2
 import pytest
 
-from resilient import Bulkhead, CircuitBreaker, Lingering, Retry, Throttle, TokenBucket
+from resilient import Bulkhead, CircuitBreaker, Lingering, Policy, Retry, Throttle, TokenBucket
 from resilient.strategies.base import Strategy
 from resilient.testing import no_leaks
+from resilient_integrations.httpx import ResilientTransport
+from resilient_integrations.httpx2 import ResilientTransport as ResilientTransport2
 
 pytestmark = pytest.mark.anyio
 
@@ -85,6 +89,33 @@ async def test_a_value_that_lives_on_is_found_until_it_has_ended() -> None:
         kept.append(Lingering())
         await kept[-1].discard()
     kept[0].ended()
+
+
+@pytest.mark.parametrize(
+    ("client", "transport"), [(httpx, ResilientTransport), (httpx2, ResilientTransport2)], ids=["httpx", "httpx2"]
+)
+async def test_a_response_that_is_not_closed_is_found(client: Any, transport: Any) -> None:
+    """That of the HTTP transport, with what it holds."""
+
+    def answer(_: Any) -> Any:
+        return client.Response(200, stream=Endless())
+
+    answers = client.MockTransport(answer)
+    responses: list[Any] = []
+    async with client.AsyncClient(transport=transport(inner=answers, policy=Policy(bulkhead=Bulkhead(5)))) as session:
+        request = session.build_request("GET", "https://api.example.com/")
+        with pytest.raises(AssertionError, match=r"1 permits out(.|\n)*a value that was not closed: <.*Exchange"), no_leaks():
+            responses.append(await session.send(request, stream=True))
+        with no_leaks():
+            await responses[0].aclose()
+
+
+class Endless(httpx.AsyncByteStream, httpx2.AsyncByteStream):
+    """A body that goes on."""
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        while True:
+            yield b"more"
 
 
 async def test_a_generator_that_is_not_exhausted_is_found() -> None:
