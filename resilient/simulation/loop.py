@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
@@ -132,8 +133,9 @@ class Loop(asyncio.AbstractEventLoop):
 
     def call_at(self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> Any:
         handle = _Handle(callback, args, context, when)
-        self._timer_count += 1
-        heapq.heappush(self._timers, (when, self._timer_count, handle))
+        if when < math.inf:
+            self._timer_count += 1
+            heapq.heappush(self._timers, (when, self._timer_count, handle))
         return handle
 
     def call_later(self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> Any:

@@ -1,0 +1,136 @@
+"""The plots of a report, as SVG, by matplotlib. No display, no global state of matplotlib, the same text for the same run."""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from resilient.simulation.study import Study
+from resilient.simulation.sweep import Sweep
+
+__all__ = ("Plots",)
+
+_COLOURS: Final = ("#555555", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Of Okabe and Ito: they can be told apart by colour-blind readers, and in grey."""
+_MARKS: Final = ("o", "s", "^", "D", "v", "P", "X")
+_STYLE: Final[Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "resilient",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e5e5e5",
+    "legend.frameon": False,
+}
+_WIDTH, _HEIGHT = 7.2, 3.0
+_MARKED_AT: Final = 8  # marks on a line, so that lines can be told apart in print
+
+
+class Plots:
+    """Draws what came of a study.
+
+    Args:
+        study: the study. Its policies have the same colours in all plots.
+
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._looks = {
+            name: {"color": _COLOURS[index % len(_COLOURS)], "marker": _MARKS[index % len(_MARKS)]}
+            for index, name in enumerate(study.runs)
+        }
+
+    def lines(self, name: str, unit: str, *, log: bool = False) -> str:
+        """A series of all policies over time, as SVG; "" where no policy has one."""
+        found = {policy: self._study.series(policy, name) for policy in self._study.runs}
+        shown = {
+            policy: bands for policy, bands in found.items() if any(math.isfinite(band.high) and band.high for band in bands)
+        }
+        if not shown:
+            return ""
+        with mpl.rc_context(_STYLE):
+            figure, axes = self._axes()
+            step = next(iter(self._study.runs.values()))[0].step
+            for policy, bands in shown.items():
+                times = [index * step for index in range(len(bands))]
+                look = self._looks[policy]
+                axes.plot(
+                    times,
+                    [_drawn(band.median) for band in bands],
+                    label=policy,
+                    linewidth=1.6,
+                    markersize=4,
+                    markevery=max(1, len(times) // _MARKED_AT),
+                    **look,
+                )
+                lows, highs = [_drawn(band.low) for band in bands], [_drawn(band.high) for band in bands]
+                axes.fill_between(times, lows, highs, color=look["color"], alpha=0.15, linewidth=0)
+            if name == "good":
+                offered = [band.median for band in self._study.series(next(iter(shown)), "offered")]
+                axes.plot([index * step for index in range(len(offered))], offered, color="#888888", linestyle=":", linewidth=1)
+            self._shade(axes)
+            if log:
+                axes.set_yscale("log")
+            else:
+                axes.set_ylim(bottom=0)
+            axes.set_xlabel("seconds")
+            axes.set_ylabel(unit)
+            return _svg(figure, axes)
+
+    def bars(self, *names: str) -> str:
+        """Numbers of all policies, side by side, as SVG."""
+        with mpl.rc_context(_STYLE):
+            figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+            for index, name in enumerate(names):
+                axes: Any = figure.add_subplot(1, len(names), index + 1)
+                for place, (policy, look) in enumerate(self._looks.items()):
+                    band = self._study.band(policy, name)
+                    error = [[band.median - band.low], [band.high - band.median]]
+                    axes.barh(place, band.median, color=look["color"], xerr=error, height=0.6)
+                axes.set_yticks(range(len(self._looks)), list(self._looks) if index == 0 else [""] * len(self._looks))
+                axes.invert_yaxis()
+                axes.set_xlabel(name)
+            return _svg(figure)
+
+    def hysteresis(self, sweeps: Sequence[Sweep]) -> str:
+        """Goodput by load, rising and falling, as SVG."""
+        with mpl.rc_context(_STYLE):
+            figure, axes = self._axes()
+            for sweep in sweeps:
+                for rising in (True, False):
+                    levels = [level for level in sweep.levels if level.rising is rising]
+                    loads, goodput = [level.load for level in levels], [level.goodput for level in levels]
+                    label, line = (sweep.policy, "-") if rising else (None, "--")
+                    axes.plot(loads, goodput, line, label=label, linewidth=1.6, markersize=4, **self._looks[sweep.policy])
+            axes.set_ylim(0, 1.05)
+            axes.set_xlabel("load, as a share of the capacity")
+            axes.set_ylabel("goodput")
+            return _svg(figure, axes)
+
+    def _axes(self) -> tuple[Figure, Any]:
+        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+        return figure, figure.add_subplot()
+
+    def _shade(self, axes: Any) -> None:
+        for condition in self._study.scenario.conditions:
+            axes.axvspan(condition.begin, condition.over, color="#999999", alpha=0.18, linewidth=0)
+
+
+def _drawn(number: float) -> float:
+    return number if math.isfinite(number) else math.nan
+
+
+def _svg(figure: Figure, axes: Any = None) -> str:
+    if axes is not None:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]
