@@ -99,6 +99,25 @@ def test_an_integration_imports_only_its_own_family(mine: str, other: str) -> No
     assert other not in imported
 
 
+@pytest.mark.parametrize(("mine", "library"), [("opentelemetry", "opentelemetry"), ("prometheus", "prometheus_client")])
+def test_telemetry_imports_its_own_library_only(mine: str, library: str) -> None:
+    """Who counts for Prometheus needs no OpenTelemetry, and neither needs an HTTP client."""
+    roots = {name.partition(".")[0] for name in imported_by(f"import resilient_integrations.{mine}")}
+
+    assert roots & {"opentelemetry", "prometheus_client", "httpx", "httpx2"} == {library}
+
+
+def test_the_middleware_for_asgi_needs_nothing_but_the_core() -> None:
+    """It has no extra, so it must not import what one would bring in, nor another integration."""
+    imported = imported_by("import resilient_integrations.asgi")
+    own = {name for name in imported if name.startswith("resilient_integrations.")}
+
+    assert {name.partition(".")[0] for name in imported - imported_by("import resilient")} - sys.stdlib_module_names == {
+        "resilient_integrations"
+    }
+    assert {name.split(".")[1] for name in own} == {"_asgi", "asgi"}
+
+
 def test_python_m_resilient_is_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`python -m resilient` and the command `resilient` are one."""
     monkeypatch.setattr(sys, "argv", ["resilient", "--help"])

@@ -98,8 +98,9 @@ class Tracing(LiveListener):
     # What happens meanwhile
 
     def on_call_started(self, event: CallStarted) -> None:
-        if event.attributes:  # the span begins in a moment
-            self._facts[event.call_id] = {f"resilience.{name}": text for name, text in event.attributes.items()}
+        self._facts[event.call_id] = {
+            f"resilience.{name}": text for name, text in event.attributes.items()
+        }  # it begins in a moment
 
     def on_event(self, event: Event) -> None:
         span = self._spans.get(event.call_id) or trace.get_current_span()
@@ -180,7 +181,7 @@ def _attributes(event: Event) -> Attributes:
             continue
         if isinstance(value, Verdict):
             told["resilience.reason"] = value.reason
-        else:
+        elif value is None or isinstance(value, str | float | int):
             told["error.type" if field.name == "error" else f"resilience.{field.name}"] = value
     return _filled(told)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from resilient import (
     BulkheadFull,
     CircuitBreaker,
     CircuitOpen,
+    Event,
     Fallback,
     Hedge,
     Pipeline,
@@ -322,4 +324,19 @@ async def test_without_an_sdk_nothing_happens(caplog: pytest.LogCaptureFixture) 
         values = [await Retry(on=ConnectionError, backoff=SECOND).call(Script("value"))]
 
     assert values == ["value"]
+    assert not caplog.records
+
+
+async def test_an_attribute_is_a_plain_value(recorded: Recorded, caplog: pytest.LogCaptureFixture) -> None:
+    """What OpenTelemetry cannot keep is left out, instead of a warning for each event."""
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Spilled(Event):
+        litres: float
+        of: object
+
+    with recorded.tracer.start_as_current_span("handler"), caplog.at_level(logging.WARNING):
+        recorded.tracing(Spilled(at=0.0, litres=1.5, of=object()))
+
+    assert events_of(recorded.the("handler")) == [("resilience.spilled", {"resilience.litres": 1.5})]
     assert not caplog.records

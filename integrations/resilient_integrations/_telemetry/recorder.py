@@ -149,11 +149,16 @@ class Recorder(Dispatch):
 
     def on_event(self, event: Event) -> None:
         """All others: of whatever strategy, with whatever reason they name."""
-        self._count(event, event.name, getattr(event, "reason", "") or getattr(event, "why", ""))
+        self._count(event, event.name, _first_of(event, "reason", "why", "result"))
 
     def _count(self, event: Event, what: str, reason: str) -> None:
-        strategy = _STRATEGIES.get(type(event), "") or getattr(event, "strategy", "") or getattr(event, "budget", "")
+        strategy = _STRATEGIES.get(type(event), "") or _first_of(event, "strategy", "budget", "cache")
         self._add(EVENTS, (self._keys[event.key], safe_text(strategy), what, reason))
 
     def _read(self) -> list[Level]:
         return self._levels.read()
+
+
+def _first_of(event: Event, *fields: str) -> str:
+    """What the first of these fields says, of those that the event has; "" where none says anything."""
+    return next((text for field in fields if (text := getattr(event, field, ""))), "")
