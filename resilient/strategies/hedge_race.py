@@ -144,7 +144,12 @@ class Race:
         try:
             async with anyio.create_task_group() as self._group:
                 self._wait_for_next(now)
-                await self._run_leg(original)
+                try:
+                    await self._run_leg(original)
+                except BaseException:
+                    self.over = True
+                    self._stop_waiting()  # a hedge that started while the group closes would be awaited by nobody
+                    raise
         except BaseException:
             await self._dispose_of(self._best)
             raise

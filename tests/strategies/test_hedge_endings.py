@@ -305,3 +305,24 @@ async def test_a_generator_that_holds_a_scope_cannot_be_hedged(delay: float | No
 
     with pytest.raises(RuntimeError, match="cannot be hedged"):
         await anext(pages())
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "eager"], indirect=True)
+async def test_no_hedge_starts_while_a_cancelled_call_ends() -> None:
+    """It is due in the very tick in which the first leg has heard of the cancellation: nobody would await it."""
+    calls = 0
+
+    async def cancelled_at_once() -> None:
+        nonlocal calls
+        calls += 1
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    call = asyncio.create_task(Hedge(0).call(cancelled_at_once))
+    await asyncio.wait([call])
+    await asyncio.sleep(1)
+
+    assert call.cancelled()
+    assert calls == 1
