@@ -81,9 +81,11 @@ class Tracing(LiveListener):
         return ended
 
     def on_attempt_begins(self, attempt: Attempt) -> Callable[[AttemptFinished], None] | None:
-        wanted = self._attempt_spans
+        call, wanted = self._spans.get(attempt.call_id), self._attempt_spans
         if wanted is False or (wanted is None and _is_instrumented(attempt)):
             return None
+        if call is not None and not call.is_recording():
+            return None  # it is not sampled, so nothing inside of it is
         span = self._tracer.start_span("resilience attempt")
         leave = _enter(span)
 

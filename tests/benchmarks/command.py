@@ -24,6 +24,7 @@ from benchmarks import (
     report,
     retry,
     streams,
+    telemetry,
     timeout,
 )
 from benchmarks.harness import Case, Group, cases_of, measure
@@ -43,6 +44,7 @@ GROUPS: Final[tuple[Group, ...]] = tuple(
         executor,
         streams,
         http_transport,
+        telemetry,
     )
     for group in module.GROUPS
 )
