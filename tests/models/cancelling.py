@@ -86,10 +86,13 @@ class Suspensions:
                 argument, send = error, self.call.throw
 
     def _cancel_at(self, trap: Any) -> None:
-        if self.as_woken and isinstance(trap, asyncio.Future):
-            trap.add_done_callback(lambda _: self.cancel())  # it comes before the wake-up of the task
+        if self.as_woken and hasattr(trap, "add_done_callback"):
+            trap.add_done_callback(self._cancel_now)  # it comes before the wake-up of the task
         else:
             self.cancel()
+
+    def _cancel_now(self, _: object) -> None:
+        self.cancel()
 
 
 async def cancel_at_every_suspension(make: Callable[[], Scenario], way: Way) -> int:

@@ -78,9 +78,9 @@ class Model:
     rejected: int = 0
     opened: int = 0
     total: int = 0
-    samples: list[tuple[float, bool, bool]] = field(default_factory=list)
-    failures: list[tuple[float, str]] = field(default_factory=list)
-    out: list[Call] = field(default_factory=list)
+    samples: list[tuple[float, bool, bool]] = field(default_factory=list[tuple[float, bool, bool]])
+    failures: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    out: list[Call] = field(default_factory=list[Call])
 
     def enter(self, state: str, now: float) -> None:
         self.state, self.stay = state, self.stay + 1
@@ -104,12 +104,12 @@ class Model:
     def admit(self, now: float) -> Call | None:
         if self.state == "open" and now >= self.until:
             self.enter("half_open", now)
-        call = Call(now, self.stay, self.state)
+        call: Call | None = Call(now, self.stay, self.state)
         if self.state == "disabled":
-            call.kind = "free"
+            call = Call(now, self.stay, "free")
         elif self.state == "half_open":
             places, successes = self.settings["half_open_calls"], self.settings["half_open_successes"]
-            call.expires = now + self.settings["probe_lease"]
+            call = Call(now, self.stay, self.state, now + self.settings["probe_lease"])
             if len(self.mine(now)) >= min(places, max(places, successes) - self.passed):
                 call = None
         elif self.state != "closed":

@@ -2,7 +2,6 @@
 
 import math
 from fractions import Fraction
-from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
@@ -10,10 +9,9 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 from models.machines import Timed, runs, tried
 from resilient.errors import RateLimited
 from resilient.outcome import SUCCESS
-from resilient.strategies.flow import Flow
 from resilient.strategies.gate import Permit
 from resilient.strategies.leaky_bucket import LeakyBucket
-from resilient.strategies.rate_limit import TokenBucket
+from resilient.strategies.rate_limit import TokenBucket, TokenBucketStatistics
 from strategies.buckets import REFUSED
 
 SECOND = 10**9
@@ -69,7 +67,7 @@ class Buckets(Timed):
     def begin(self, kind: str, rate: float, per: float, size: int) -> None:
         smooth = kind == "shaper"
         self.ideal = Ideal(rate, per, size, smooth=smooth)
-        self.real: Flow
+        self.real: TokenBucket | LeakyBucket
         if kind == "token bucket":
             self.real = TokenBucket(rate, per=per, burst=size, max_wait=0)
         elif smooth:
@@ -110,9 +108,9 @@ class Buckets(Timed):
     def it_is_as_full_as_the_ideal_one(self) -> None:
         if not hasattr(self, "ideal"):
             return
-        seen: Any = self.real.statistics()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  both kinds have it
+        seen = self.real.statistics()
         level = self.ideal.level(self.ticks)
-        filled = seen.burst - seen.tokens if isinstance(self.real, TokenBucket) else seen.level
+        filled = seen.burst - seen.tokens if isinstance(seen, TokenBucketStatistics) else seen.level
         assert math.isclose(filled, level, abs_tol=1e-12)
         assert self.real.is_fresh(self.now) == (not level)
         assert self.real.refuse(self.now).retry_after == self.ideal.delay(self.ticks, 1) / SECOND

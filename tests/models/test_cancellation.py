@@ -196,7 +196,7 @@ def a_pipeline() -> Scenario:
 
 def a_keyed_pipeline() -> Scenario:
     callee = Failing(2)
-    pipeline = Pipeline(*everything(TokenBudget(5)), key=lambda key: key)
+    pipeline = Pipeline(*everything(TokenBudget(5)), key=_its_key)
 
     async def hold() -> None:
         await pipeline.call(_work_for, "one")
@@ -206,6 +206,10 @@ def a_keyed_pipeline() -> Scenario:
         return [gate for key in ("one", "other") for gate in pipeline.siblings[key] if isinstance(gate, Gate)]
 
     return Scenario(lambda: pipeline.call(callee, "one"), lambda: pipeline.call(_work_for, "one"), states, hold)
+
+
+def _its_key(key: str) -> str:
+    return key
 
 
 async def _work_for(_: str) -> str:

@@ -1,4 +1,4 @@
-"""Concurrent scenarios in hundreds of orders in which tasks may run. What fails names its seed: `run_virtual(scenario, seed=79)`."""
+"""Concurrent scenarios in hundreds of orders of tasks. What fails names its seed: `run_virtual(scenario, seed=79)` shows it."""
 
 import asyncio
 import contextlib

@@ -27,21 +27,23 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import hypothesis
+import pytest
 
 try:
-    import libcst as cst
-    from libcst.metadata import MetadataWrapper, PositionProvider
-    from mutmut.mutation.mutators import mutation_operators
+    cst: Any = import_module("libcst")
+    metadata: Any = import_module("libcst.metadata")
+    mutators: Any = import_module("mutmut.mutation.mutators")
 except ImportError:
     sys.exit("the operators are those of mutmut: pip install mutmut==3.8.1")
 
-import anyio.pytest_plugin  # noqa: F401  what tests import is imported once, before the forks
-import hypothesis.stateful
-import pytest
-import structlog  # noqa: F401
-import trio  # noqa: F401
+for name in ("anyio.pytest_plugin", "hypothesis.stateful", "structlog", "trio"):
+    import_module(name)  # once, before the forks
 
 ROOT = Path(__file__).resolve().parents[2]
 BASELINES = 8
@@ -85,30 +87,22 @@ class Mutant:
         return f"{self.module}.py:{self.line} [{self.number}]\n{self.change}"
 
 
-class _Visitor(cst.CSTVisitor):
-    """Finds what can be changed, and into what."""
-
-    METADATA_DEPENDENCIES = (PositionProvider,)
-
-    def __init__(self) -> None:
-        self.found: list[tuple[int, cst.CSTNode, cst.CSTNode]] = []
-
-    def on_visit(self, node: cst.CSTNode) -> bool:
-        if _is_left_alone(node):
-            return False
-        position = self.get_metadata(PositionProvider, node, None)
-        for kind, operator in mutation_operators:
-            if isinstance(node, kind):
-                for changed in operator(node):
-                    self.found.append((position.start.line if position else 0, node, changed))  # type: ignore[union-attr]
-        return True
+def _changes(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Each node that can be changed, and into what."""
+    if _is_left_alone(node):
+        return
+    for kind, operator in mutators.mutation_operators:
+        if isinstance(node, kind):
+            yield from ((node, changed) for changed in operator(node))
+    for child in node.children:
+        yield from _changes(child)
 
 
-def _is_left_alone(node: cst.CSTNode) -> bool:
+def _is_left_alone(node: Any) -> bool:
     if isinstance(node, cst.Annotation | cst.Decorator | cst.Import | cst.ImportFrom | cst.FormattedString):
         return True
     if isinstance(node, cst.FunctionDef):
-        return node.name.value == "__repr__"
+        return bool(node.name.value == "__repr__")
     if isinstance(node, cst.Expr):
         return isinstance(node.value, cst.SimpleString | cst.ConcatenatedString | cst.Ellipsis)
     if isinstance(node, cst.Assign):
@@ -120,11 +114,11 @@ def _is_left_alone(node: cst.CSTNode) -> bool:
 def mutants(module: str) -> list[Mutant]:
     """Every way to break a module that changes what it compiles to, each once."""
     source = _path(module).read_text()
-    wrapper, visitor = MetadataWrapper(cst.parse_module(source)), _Visitor()
-    tree = wrapper.visit(visitor)
+    wrapper = metadata.MetadataWrapper(cst.parse_module(source))
+    positions = wrapper.resolve(metadata.PositionProvider)
     made, seen = list[Mutant](), {ast.dump(ast.parse(source))}
-    for line, node, changed in visitor.found:
-        code = tree.deep_replace(node, changed).code  # type: ignore[arg-type]
+    for node, changed in _changes(wrapper.module):
+        code: str = wrapper.module.deep_replace(node, changed).code
         try:
             meaning = ast.dump(ast.parse(code))
             compile(code, module, "exec")
@@ -132,6 +126,7 @@ def mutants(module: str) -> list[Mutant]:
             continue
         if meaning not in seen:
             seen.add(meaning)
+            line = positions[node].start.line if node in positions else 0
             made.append(Mutant(module, len(made), line, code, _change(source, code)))
     return made
 
