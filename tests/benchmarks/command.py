@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import (
+    asgi,
     breaker,
     bulkhead,
     chaos,
@@ -45,6 +46,7 @@ GROUPS: Final[tuple[Group, ...]] = tuple(
         streams,
         http_transport,
         telemetry,
+        asgi,
     )
     for group in module.GROUPS
 )

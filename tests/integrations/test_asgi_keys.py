@@ -36,6 +36,7 @@ def forwarded(*lines: str, peer: str | None = "10.0.0.1") -> dict[str, Any]:
         # What is no address ends the walk.
         (PROXIES, forwarded("192.0.2.7, unknown, 10.0.0.2"), "10.0.0.2"),
         (1, forwarded("_hidden"), "10.0.0.1"),
+        (1, forwarded("1" * 1000), "10.0.0.1"),
         (1, forwarded(""), "10.0.0.1"),
         # Ports, IPv6 (a customer has 64 bits), and IPv4 in IPv6.
         (1, forwarded("192.0.2.7:4711"), "192.0.2.7"),

@@ -9,6 +9,7 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from resilient._arguments import integer
@@ -20,6 +21,8 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _FORWARDED: Final = b"x-forwarded-for"
+_LONGEST: Final = 64
+"""No address takes more signs than that, its port included."""
 _HOPS: Final = 50
 """So many addresses are looked at, from the right."""
 _WITH_PORT: Final = re.compile(r"\[([^]]*)](?::[0-9]+)?|([0-9.]+):[0-9]+")
@@ -131,6 +134,11 @@ def _among(trusted: Iterable[str]) -> Callable[[_Address, int], bool]:
 
 
 def _address(text: str) -> _Address | None:
+    return _read(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(4096)  # who asks asks again, and to read an address takes as long as all the rest
+def _read(text: str) -> _Address | None:
     found = _WITH_PORT.fullmatch(text := text.strip())
     try:
         address = ipaddress.ip_address((found[1] or found[2]) if found else text)

@@ -8,6 +8,7 @@ and in `t` seconds all are there again. A limiter that does not know tells nothi
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from resilient.strategies.leaky_bucket import LeakyBucket
@@ -53,9 +54,14 @@ def quota_of(limiter: Any) -> Quota | None:
     return None
 
 
+@lru_cache(256)
+def _quotable(name: str) -> str:
+    return "".join(sign for sign in name.translate(_UNQUOTED) if sign.isascii() and sign.isprintable())
+
+
 def quota_fields(quota: Quota) -> list[Field]:
     """The header fields that tell it."""
-    shown = "".join(sign for sign in quota.name.translate(_UNQUOTED) if sign.isascii() and sign.isprintable())
+    shown = _quotable(quota.name)
     reset = "" if quota.reset is None else f";t={math.ceil(quota.reset)}"
     return [
         (b"ratelimit-policy", f'"{shown}";q={quota.size};w={max(1, math.ceil(quota.window))}'.encode()),
