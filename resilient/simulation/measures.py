@@ -73,7 +73,8 @@ class Run:
         scenario: what the scenario is called.
         seed: the seed.
         measures: the numbers, by the names in `MEASURES`; not a number where one makes no sense.
-        series: lists over time, one value for each step: `offered`, `good`, `attempts` (all a second), `p50`, `p99` (seconds),
+        series: lists over time, one value for each step: `offered` and `good` (calls that began then), `answered` (good
+            answers that came then), `attempts`, all of these a second; `p50`, `p99` (seconds),
             `queue`, `wasted` (share), `open` (share), `budget` (retries).
         step: seconds between two points of a series.
         simulated: requests to all services: what the run had to simulate.
@@ -196,6 +197,7 @@ def _series(record: Record, busiest: Tally, steps: int) -> dict[str, list[float]
     series: dict[str, list[float]] = {
         "offered": [len(calls) / record.step for calls in made],
         "good": [sum(call.result == "ok" for call in calls) / record.step for calls in made],
+        "answered": [answers / record.step for answers in _answers(record)],
         "attempts": [attempts / record.step for attempts in busiest.attempts],
         "p50": [quantile(ordered, 0.5) for ordered in latencies],
         "p99": [quantile(ordered, 0.99) for ordered in latencies],
@@ -205,3 +207,12 @@ def _series(record: Record, busiest: Tally, steps: int) -> dict[str, list[float]
         "budget": record.budget,
     }
     return {name: list(values[:steps]) for name, values in series.items()}
+
+
+def _answers(record: Record) -> list[int]:
+    """Good answers by the step in which they came."""
+    answers = [0] * record.steps
+    for call in record.calls:
+        if call.result == "ok":
+            answers[record.index(call.ended)] += 1
+    return answers

@@ -8,7 +8,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from resilient.simulation.study import Study
+from resilient.simulation.study import Band, Study
 from resilient.simulation.sweep import Sweep
 
 __all__ = ("Plots",)
@@ -29,6 +29,9 @@ _STYLE: Final[Any] = {
     "legend.frameon": False,
 }
 _WIDTH, _HEIGHT = 7.2, 3.0
+_LETTER: Final = 0.0125  # how wide a letter of a name is
+_LETTERS: Final = 55  # that a row of a legend has room for ...
+_HANDLE: Final = 7  # ... where a handle takes as much as so many of them
 _MARKED_AT: Final = 8  # marks on a line, so that lines can be told apart in print
 
 
@@ -48,11 +51,9 @@ class Plots:
         }
 
     def lines(self, name: str, unit: str, *, log: bool = False) -> str:
-        """A series of all policies over time, as SVG; "" where no policy has one."""
+        """A series of all policies over time, as SVG; "" where there is nothing to show."""
         found = {policy: self._study.series(policy, name) for policy in self._study.runs}
-        shown = {
-            policy: bands for policy, bands in found.items() if any(math.isfinite(band.high) and band.high for band in bands)
-        }
+        shown = {policy: bands for policy, bands in found.items() if _tells(bands)}
         if not shown:
             return ""
         with mpl.rc_context(_STYLE):
@@ -72,7 +73,7 @@ class Plots:
                 )
                 lows, highs = [_drawn(band.low) for band in bands], [_drawn(band.high) for band in bands]
                 axes.fill_between(times, lows, highs, color=look["color"], alpha=0.15, linewidth=0)
-            if name == "good":
+            if name == "answered":
                 offered = [band.median for band in self._study.series(next(iter(shown)), "offered")]
                 axes.plot([index * step for index in range(len(offered))], offered, color="#888888", linestyle=":", linewidth=1)
             self._shade(axes)
@@ -87,7 +88,10 @@ class Plots:
     def bars(self, *names: str) -> str:
         """Numbers of all policies, side by side, as SVG."""
         with mpl.rc_context(_STYLE):
-            figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+            figure = Figure(figsize=(_WIDTH, _HEIGHT))
+            figure.subplots_adjust(
+                left=0.03 + _LETTER * max(map(len, self._looks)), right=0.98, top=0.97, bottom=0.17, wspace=0.08
+            )
             for index, name in enumerate(names):
                 axes: Any = figure.add_subplot(1, len(names), index + 1)
                 for place, (policy, look) in enumerate(self._looks.items()):
@@ -115,12 +119,18 @@ class Plots:
             return _svg(figure, axes)
 
     def _axes(self) -> tuple[Figure, Any]:
-        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+        figure = Figure(figsize=(_WIDTH, _HEIGHT))
+        figure.subplots_adjust(left=0.13, right=0.98, top=0.83, bottom=0.17)  # by hand: a layout engine takes half of the time
         return figure, figure.add_subplot()
 
     def _shade(self, axes: Any) -> None:
         for condition in self._study.scenario.conditions:
             axes.axvspan(condition.begin, condition.over, color="#999999", alpha=0.18, linewidth=0)
+
+
+def _tells(bands: Sequence[Band]) -> bool:
+    """Whether a line can be drawn, and is not at the bottom all the time."""
+    return sum(math.isfinite(band.high) for band in bands) > 1 and any(band.high > 0 for band in bands)
 
 
 def _drawn(number: float) -> float:
@@ -129,7 +139,9 @@ def _drawn(number: float) -> float:
 
 def _svg(figure: Figure, axes: Any = None) -> str:
     if axes is not None:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=5)
+        handles, names = axes.get_legend_handles_labels()
+        columns = len(names) if sum(map(len, names)) + _HANDLE * len(names) <= _LETTERS else math.ceil(len(names) / 2)
+        axes.legend(handles, names, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=columns, columnspacing=1.2)
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()

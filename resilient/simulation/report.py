@@ -97,7 +97,7 @@ def _found(number: float) -> str:
 def _figures(study: Study, sweeps: Sequence[Sweep]) -> list[str]:
     plots = Plots(study)
     shown = [
-        ("Goodput", "Calls with a good answer, a second; dotted: what was offered.", plots.lines("good", "calls / s")),
+        ("Goodput", "Good answers, a second; dotted: the calls that were made.", plots.lines("answered", "calls / s")),
         ("Load", "Requests that reached the most loaded service, a second.", plots.lines("attempts", "requests / s")),
         ("Latency", "Of good calls, 99th percentile.", plots.lines("p99", "seconds", log=True)),
         ("Waiting", "Requests in the longest queue.", plots.lines("queue", "requests")),

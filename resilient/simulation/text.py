@@ -57,7 +57,7 @@ def claim_line(claim: Verification) -> str:
 def sweep_line(sweep: Sweep) -> str:
     """Where it collapses and recovers, in one line."""
     if math.isinf(sweep.collapse):
-        return f"{sweep.policy}: no collapse up to {sweep.levels[0].load:.0%} to {max(level.load for level in sweep.levels):.0%}"
+        return f"{sweep.policy}: no collapse up to {max(level.load for level in sweep.levels):.0%} of the capacity"
     back = f"is well again at {sweep.recovery:.0%}" if sweep.recovery else "is never well again"
     region = sweep.metastable
     end = "" if region is None else f"; metastable from {region[0]:.0%} to {region[1]:.0%}"

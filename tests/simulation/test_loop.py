@@ -18,10 +18,13 @@ def test_time_jumps_and_order_is_kept() -> None:
     """What is due at the same time runs in the order in which it was asked for; anyio works on it."""
     told: list[tuple[float, str]] = []
 
+    def note(name: str) -> None:
+        told.append((clock.now(), name))
+
     async def main() -> str:
         loop = asyncio.get_running_loop()
         for name in "abc":
-            loop.call_later(5, lambda name=name: told.append((clock.now(), name)))
+            loop.call_later(5, note, name)
         never = loop.call_later(1, told.append, (0.0, "never"))
         never.cancel()
         with anyio.move_on_after(3600) as scope:

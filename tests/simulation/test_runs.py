@@ -155,8 +155,10 @@ def test_fallbacks_and_rejections_are_told_apart_from_answers() -> None:
     breaker = CircuitBreaker(consecutive_failures=2, open_for=60)
     refused = simulate(Policy(circuit_breaker=breaker), scene(outage))
 
-    assert (degraded["degraded"], degraded["goodput_during"]) == (pytest.approx(5 / 19), 0)
-    assert (refused["rejected"], refused["flaps"]) == (pytest.approx(8 / 19), 1)
+    assert degraded["degraded"] == pytest.approx(5 / 19)
+    assert degraded["goodput_during"] == 0
+    assert refused["rejected"] == pytest.approx(8 / 19)
+    assert refused["flaps"] == 1
     assert refused["open"] > 0.3
     assert refused.series["open"][5] == 0
     assert refused.series["open"][18] == 1
@@ -176,7 +178,8 @@ def test_clients_may_come_all_together_or_not_at_all_for_a_while() -> None:
     pause = Condition(on="clients", begin=5, end=15, rate=0)
     paused = simulate(None, scene(pause))
 
-    assert (herd["calls"], herd["finished"], herd.series["offered"][1]) == (7, pytest.approx(1.1), 7)
+    assert (herd["calls"], herd.series["offered"][1]) == (7, 7)
+    assert herd["finished"] == pytest.approx(1.1)
     assert sum(paused.series["offered"][6:15]) == 0
     assert paused["calls"] == 8
     assert math.isnan(simulate(None, scene(Condition(on="clients", begin=0, end=30, rate=0)))["finished"])
