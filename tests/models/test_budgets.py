@@ -130,5 +130,5 @@ class Tokens(Timed):
             assert self.real.is_fresh(self.now) == (self.tokens == self.capacity)
 
 
-TestShares = runs(Shares, 100, 20)
+TestShares = runs(Shares, 80, 20)
 TestTokens = runs(Tokens, 40, 15)

@@ -27,7 +27,7 @@ from resilient.strategies.timeout import Timeout
 from resilient.testing import explore
 from strategies.buckets import Ideal
 
-SEEDS = 5000 if LONG else 100
+SEEDS = 5000 if LONG else 90
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
 

@@ -62,7 +62,9 @@ class Slots(OnLoop):
             self.go_on(quarters / 4)
             gone = [one for one in self.line if one.until <= self.now]
             for one in gone:
-                assert isinstance(one.task.exception(), BulkheadFull)
+                refusal = one.task.exception()
+                assert isinstance(refusal, BulkheadFull)
+                assert refusal.waited == TIMEOUT
                 self.line.remove(one)
 
     @rule(times=st.sampled_from([1, 1, 3]))

@@ -38,10 +38,11 @@ class Throttling(Timed):
     def wait(self, ticks: int) -> None:
         self.ticks += ticks
 
-    @rule(shows=st.sampled_from([0.0, 0.25, 0.6, 0.95]))
-    def call(self, shows: float) -> None:
-        self.die.shows = shows
+    @rule(drawn=st.sampled_from([0.0, 0.25, 0.6, 0.95, None]))
+    def call(self, drawn: float | None) -> None:
+        """None: the die shows the very probability, which just passes."""
         probability = self.probability()
+        self.die.shows = shows = probability if drawn is None else drawn
         _, refusal = tried(Throttled, lambda: self.real.admit(self.now))
         assert (refusal is not None) == (shows < probability)
         if refusal is not None:

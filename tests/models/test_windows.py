@@ -76,5 +76,5 @@ class CountedWindow(Timed):
         assert self.ring.is_fresh(self.now) == (not last[1] and not last[2])
 
 
-TestTimeWindow = runs(TimeWindow, 100, 20)
+TestTimeWindow = runs(TimeWindow, 80, 20)
 TestCountedWindow = runs(CountedWindow, 50, 15)

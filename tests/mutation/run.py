@@ -50,23 +50,24 @@ BASELINES = 8
 """A mutant may take so many times as long as the tests do, and some seconds."""
 
 TESTS: dict[str, str] = {
-    "breaker_states": "strategies/test_breaker_states strategies/test_breaker_trips strategies/test_breaker_probes"
-    " strategies/test_breaker_failures strategies/test_breaker_seen strategies/test_retuning"
+    "breaker_states": "models/test_gates strategies/test_breaker_states strategies/test_breaker_trips"
+    " strategies/test_breaker_probes strategies/test_breaker_failures strategies/test_breaker_seen strategies/test_retuning"
     " models/test_breaker",
     "windows": "strategies/test_windows models/test_windows",
-    "slots": "strategies/test_bulkhead strategies/test_bulkhead_waits strategies/test_bulkhead_cancellation"
+    "slots": "models/test_gates strategies/test_bulkhead strategies/test_bulkhead_waits strategies/test_bulkhead_cancellation"
+    " strategies/test_rejections"
     " strategies/test_adaptive_limit models/test_slots",
     "flow": "strategies/test_rate_limit strategies/test_rate_limit_exactness strategies/test_leaky_bucket"
-    " strategies/test_retuning models/test_buckets",
-    "limiter": "strategies/test_rate_limit strategies/test_rate_limit_waits strategies/test_rate_limit_returns"
+    " strategies/test_retuning strategies/test_adaptive_rate models/test_gates models/test_buckets",
+    "limiter": "models/test_gates strategies/test_rate_limit strategies/test_rate_limit_waits strategies/test_rate_limit_returns"
     " strategies/test_sliding_window models/test_queues models/test_buckets",
-    "sliding_window": "strategies/test_sliding_window models/test_sliding_windows",
+    "sliding_window": "models/test_gates strategies/test_sliding_window models/test_sliding_windows",
     "budget": "strategies/test_budget strategies/test_budgets models/test_budgets",
     "backoff": "strategies/test_backoff models/test_calls",
     "retry_loop": "strategies/test_retry strategies/test_retry_stops strategies/test_retry_tells"
     " strategies/test_retry_loop_form strategies/test_budget strategies/test_rejections"
     " models/test_calls",
-    "throttle": "strategies/test_throttle models/test_throttle",
+    "throttle": "models/test_gates strategies/test_throttle models/test_throttle",
     "latency": "strategies/test_latency models/test_latency",
     "concurrency": "strategies/test_concurrency strategies/test_adaptive_limit models/test_adaptive_limit",
 }
