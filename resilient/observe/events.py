@@ -45,8 +45,8 @@ _CAMEL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 
 @functools.cache
-def _name_of(kind: type["Event"]) -> str:
-    return _CAMEL.sub("_", kind.__name__).lower()
+def _snake_case(name: str) -> str:
+    return _CAMEL.sub("_", name).lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Event:
     @property
     def name(self) -> str:
         """What it is called in logs, in metrics, and by a `Dispatch`: `retry_scheduled`, say."""
-        return _name_of(type(self))
+        return _snake_case(type(self).__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
