@@ -1,7 +1,9 @@
 """The frameworks: each takes the middleware in its own way."""
 
+import threading
 from typing import Annotated, Any
 
+import anyio
 import fastapi
 import litestar
 import pytest
@@ -12,7 +14,8 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from integrations.asgi_client import get
+from integrations.asgi_client import Request as Asked
+from integrations.asgi_client import get, scope_of
 from resilient import Bulkhead, CircuitOpen, Keyed, TokenBucket
 from resilient_integrations.asgi import HealthEndpoints, ResilientMiddleware, client_ip, user
 
@@ -104,3 +107,28 @@ async def test_a_user_of_starlette_has_a_limit_of_their_own() -> None:
     answers = [await get(app, headers=[("x-user", name)] if name else None, query_string=b"") for name in names]
 
     assert [answer.status for answer in answers] == [200, 200, 429, 200, 429]
+
+
+@pytest.mark.usefixtures("real_backend")
+async def test_a_handler_in_a_thread_is_answered_late() -> None:
+    """A thread cannot be cancelled: its slot is taken until it is back, and what it gives then is too late."""
+    back = threading.Event()
+    bulkhead = Bulkhead(1)
+
+    def hangs(_: Request) -> Response:
+        back.wait(5)
+        return PlainTextResponse("late")
+
+    limited = starlette.middleware.Middleware(ResilientMiddleware, bulkhead=bulkhead, timeout=0.05)
+    app = Starlette(routes=[starlette.routing.Route("/", hangs)], middleware=[limited])
+    request = Asked(scope_of(query_string=b""))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(request.run, app)
+        await anyio.sleep(0.2)
+
+        assert (request.sent, bulkhead.statistics().active) == ([], 1)
+
+        back.set()
+
+    assert request.status == 504
+    assert bulkhead.statistics().active == 0
