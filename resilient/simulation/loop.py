@@ -15,8 +15,11 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
 from typing import Any, Final, TypeVar, TypeVarTuple
+
+import anyio
 
 from resilient import clock
 from resilient.testing import Deadlock
@@ -30,13 +33,22 @@ _ROOMY: Final = 100_000  # objects between two looks of the garbage collector: n
 
 
 def run_simulated(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run `await main()` in a loop of its own, with the library's clock on its time.
+    """Run `await main()` in a loop of its own, with the clock of the library on its time. Where one runs already (a notebook)
+    this is done in another thread, and waited for.
 
     Raises:
-        RuntimeError: an event loop runs in this thread already.
         Deadlock: everything waits for something that nothing can bring about.
 
     """
+    try:
+        anyio.get_current_task()
+    except RuntimeError:
+        return _run(main)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_run, main).result()
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     loop = Loop()  # type: ignore[abstract]  # what is not there raises NotImplementedError
     real, clock.now = clock.now, loop.time
     try:
@@ -97,10 +109,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def run_until_complete(self, future: Any) -> Any:
         """Run a coroutine to its end."""
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001  as event loops must do, the documentation says
-            future.close()
-            raise RuntimeError("a simulation runs in an event loop of its own: call it where none runs, e.g. in a thread")
-        asyncio._set_running_loop(self)  # noqa: SLF001  see above
+        asyncio._set_running_loop(self)  # noqa: SLF001  as event loops must do, the documentation says
         try:
             task = self.create_task(future)
             while not task.done():

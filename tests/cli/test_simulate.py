@@ -120,6 +120,7 @@ def test_all_reports_of_the_gallery_are_written(
     ("arguments", "message"),
     [
         ([], "--scenario is missing: name one, e.g. --scenario retry-storm"),
+        (["naive", "--scenario", "retry-storm", "--assert", "?"], "'?' is no claim"),
         (["--scenario", "retry-strom"], "there is no such scenario; did you mean 'retry-storm'?"),
         (["--scenario", "{tmp}/absent.toml"], "No such file"),
         (["--scenario", "{tmp}/bad.toml"], "secconds: unknown"),

@@ -148,6 +148,13 @@ def test_a_good_answer_may_have_to_come_in_time() -> None:
     assert simulate(None, scene(clients=late))["wait"] == pytest.approx(0.1)
 
 
+def test_an_answer_at_the_last_moment_counts() -> None:
+    """The client gives up a little later."""
+    service = Service(latency=Latency(mean=1, shape="constant"))
+
+    assert simulate(None, scene(service=service))["goodput"] == 1
+
+
 def test_fallbacks_and_rejections_are_told_apart_from_answers() -> None:
     """A fallback degrades, a rejection refuses."""
     outage = from_ten_to_fifteen(refuses=1)
@@ -257,14 +264,10 @@ def test_a_run_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) -> None:
     assert (told[0], told[-1]) == (0, 1)
 
 
-async def _inside() -> None:
-    simulate(None, scene())
-
-
-def test_a_run_needs_a_loop_of_its_own() -> None:
-    """Within another one it says what to do."""
-    with pytest.raises(RuntimeError, match="loop of its own"):
-        asyncio.run(_inside())
+@pytest.mark.anyio
+async def test_a_run_may_be_made_where_a_loop_runs() -> None:
+    """As in a notebook. It is the same run, and the loop around waits for it."""
+    assert simulate(None, scene()).series["good"][10] == 1
 
 
 def test_a_subject_that_waits_for_nothing_is_found_out() -> None:
