@@ -43,6 +43,8 @@ T = TypeVar("T")
 NO_KWARGS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 _ids: Final = itertools.count(1)
+_VERDICT: Final = "__resilient_verdict__"
+"""The attribute of an exception that keeps what was said of it last: of which attempt, by which classifier, and the verdict."""
 _current: ContextVar["Attempt | None"] = ContextVar("resilient_attempt", default=None)
 current = _current.get
 """The attempt that was made current, or None: for strategies, which want it fast. Others ask `current_attempt()`."""
@@ -135,11 +137,27 @@ class Attempt:
         judge_by = classifier or self.classifier
         if not error and (judge_by is None or judge_by.values is None):
             return SUCCESS
+        if error and isinstance(outcome, Exception):
+            return self._verdict_on(outcome, judge_by)
         judged = self._judged
         if judged is not None and judged[0] is outcome and judged[1] is judge_by:
             return judged[2]
         verdict = judge(judge_by, outcome, error=error)
         self._judged = (outcome, judge_by, verdict)
+        return verdict
+
+    def _verdict_on(self, error: Exception, judge_by: Classifier | None) -> Verdict:
+        """The exception keeps its verdict: kept here, where its frames refer to, only the garbage collector could free it.
+
+        One that refuses attributes (a frozen dataclass) is asked about again.
+        """
+        mark = (self.identify(), self.number, id(judge_by))
+        kept = getattr(error, _VERDICT, None)
+        if kept is not None and kept[0] == mark:
+            return cast("Verdict", kept[1])
+        verdict = judge(judge_by, error, error=True)
+        with contextlib.suppress(Exception):
+            setattr(error, _VERDICT, (mark, verdict))
         return verdict
 
     def sibling(self, template: T) -> T:
@@ -166,7 +184,7 @@ class Attempt:
         self._judged = other._judged  # noqa: SLF001  our own class
 
     def forget_verdict(self) -> None:
-        """Let go of the outcome that was judged last, so that its frames can be freed."""
+        """Let go of the value that was judged last."""
         self._judged = None
 
     def __repr__(self) -> str:

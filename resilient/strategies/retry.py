@@ -162,7 +162,7 @@ class Retry(Strategy):
             loop = loop or RetryLoop(self, inside, started)
             delay = loop.decide(attempt, verdict, error)
             if delay is None:
-                return loop.surface(value, error)
+                break
             try:
                 if error is None:
                     await dispose_of(value, self.dispose)
@@ -180,6 +180,13 @@ class Retry(Strategy):
                 loop.attempt_ended(None)
                 raise
             loop.attempt_ended(error)
+        error = loop.surfacing(error)
+        if error is None:
+            return loop.hand_out(value)
+        try:
+            raise error
+        finally:
+            del error, outcome  # an exception refers to its frames: no cycle
 
     def _enter(self, attempt: Attempt, now: float) -> None:
         """A call begins: its window for attempts, and what it earns for the budget."""

@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from resilient import clock
 from resilient.context import Attempt, begin_attempt, make_current, tell_attempt_finished, tell_call_finished, time_left
@@ -189,19 +189,19 @@ class RetryLoop:
         """Hand out a value that came after failures; one that lingers takes their record along."""
         if isinstance(value, Lingering):
             self._note_attempt(attempt, verdict, None, clock.now())
-        return self.surface(value, None)
+        return self.hand_out(value)
 
-    def surface(self, value: Any, error: Exception | None) -> Any:
-        """Hand out the last outcome: return the value, or raise the callee's own exception.
-
-        Both take their record along; of values those do that linger, others have no place for it.
-        """
+    def surfacing(self, error: Exception | None) -> Exception | None:
+        """The exception that surfaces, the callee's own, with its record; None where a value does."""
         if isinstance(error, Rejected) and self._last_error is not None:
             error = self._last_error
         self._last_error = None
         if error is not None:
             self._describe(error)
-            _raise(error)
+        return error
+
+    def hand_out(self, value: Any) -> Any:
+        """The value that the call returns. One that lingers takes the record along, others have no place for it."""
         if isinstance(value, Lingering):
             attach(value, self._record)
         return value
@@ -254,13 +254,6 @@ class RetryLoop:
         if delay is None:
             self._describe(error)
         return delay
-
-
-def _raise(error: Exception) -> NoReturn:
-    try:
-        raise error
-    finally:
-        del error  # the traceback refers to this frame: no cycle
 
 
 class AttemptLoop:
