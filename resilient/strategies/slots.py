@@ -9,7 +9,6 @@ waiters, made when somebody first waits.
 """
 
 from types import TracebackType
-from typing import Self
 
 import anyio.lowlevel
 
@@ -18,7 +17,7 @@ from resilient._arguments import Duration, integer, seconds
 from resilient.context import call_time_left
 from resilient.errors import BulkheadFull
 from resilient.outcome import Verdict
-from resilient.strategies.gate import Gate, announce
+from resilient.strategies.gate import Gate, Permit, announce
 from resilient.strategies.waiting import Line, Waiter
 
 __all__ = ("Slots",)
@@ -45,7 +44,7 @@ class Slots(Gate):
         self._active = 0
         self._line: Line | None = None
 
-    def admit(self, now: float) -> Self | None:
+    def admit(self, now: float) -> Permit | None:
         if self._active < self.max_concurrent:
             self._active += 1
             return self
@@ -53,7 +52,7 @@ class Slots(Gate):
             raise self._full()
         return None
 
-    async def wait(self, deadline: float) -> Self:
+    async def wait(self, deadline: float) -> Permit:
         if self._line is None:
             self._line = Line()
         line, started = self._line, clock.now()

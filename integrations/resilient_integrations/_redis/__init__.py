@@ -1,0 +1,1 @@
+"""What `resilient_integrations.redis` is made of."""
