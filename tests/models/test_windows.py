@@ -78,3 +78,13 @@ class CountedWindow(Timed):
 
 TestTimeWindow = runs(TimeWindow, 80, 20)
 TestCountedWindow = runs(CountedWindow, 50, 15)
+
+
+def test_a_window_that_holds_anything_is_not_fresh() -> None:
+    """A failure or a slow call alone, too: what budgets spend is recorded without a call."""
+    for entry in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
+        window = TimeCounts(10.0)
+        fresh = window.is_fresh(0.0)
+        window.record(0.0, *entry)
+
+        assert (fresh, window.is_fresh(0.0)) == (True, False)
