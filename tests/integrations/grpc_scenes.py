@@ -1,7 +1,7 @@
 """A real server of grpc.aio whose handlers play a script, and a resilient channel to it.
 
-Messages are bytes: there are no serializers, so nothing needs to be generated. `Play` holds what a method does, one entry for each
-attempt, the last one for ever.
+Messages are bytes: there are no serializers, so nothing needs to be generated. `Play` holds what a method does, one entry for
+each attempt, the last one for ever.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import pytest
 from resilient import Bulkhead, Constant, Policy, Retry
 from resilient_integrations.grpc import ResilientChannel, ServerLimits, resilient_channel
 
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it tells of each connection that ends
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it tells of each connection that ends
 
 GRPC: Final = [
     pytest.mark.anyio,
@@ -62,8 +62,8 @@ class Play:
     """What the methods of the server do.
 
     Attributes:
-        script: an entry for each attempt: bytes are the answer, functions of request and context are awaited for it. Of methods that
-            stream, a list holds what is sent one after the other.
+        script: an entry for each attempt: bytes are the answer, functions of request and context are awaited for it. Of methods
+            that stream, a list holds what is sent one after the other.
         calls: what came in: the path and the request, of streams the list of messages.
         left: the seconds that each attempt had, or None.
         metadata: what each attempt came with.
@@ -109,7 +109,7 @@ class Play:
         received: list[bytes] = []
         step = self.next(CLIENT, received, context)
         async for message in messages:
-            received.append(message)
+            received.append(message)  # noqa: PERF401  it is filled while the call goes on
         return await anext(self._answers(step, received, context))
 
     async def bidi(self, messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
@@ -165,5 +165,5 @@ async def nothing_is_held(channel: ResilientChannel) -> None:
     if siblings is None:
         raise AssertionError
     bulkheads = [gate for key in siblings for gate in siblings[key] if isinstance(gate, Bulkhead)]
-    while any(bulkhead.statistics().active for bulkhead in bulkheads):
+    while any(bulkhead.statistics().active for bulkhead in bulkheads):  # noqa: ASYNC110  nobody tells
         await asyncio.sleep(0)  # the guard of the test ends it

@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import grpc
 import grpc.aio
 import pytest
-from integrations.grpc_scenes import BIDI, CLIENT, GRPC, SERVER, UNARY, UNAVAILABLE, Play, fail, hang, serving
 
+from integrations.grpc_scenes import BIDI, CLIENT, GRPC, SERVER, UNARY, UNAVAILABLE, Play, fail, hang, serving
 from resilient import (
     AdaptiveLimit,
     Bulkhead,
@@ -35,11 +35,14 @@ Code = grpc.StatusCode
 
 
 @asynccontextmanager
-async def limited(play: Play, policy: Policy | None = None, **settings: Any) -> AsyncGenerator[tuple[grpc.aio.Channel, ServerLimits]]:
+async def limited(play: Play, policy: Policy | None = None, **settings: Any) -> AsyncGenerator[tuple[Any, ServerLimits]]:
     """A plain channel to a server with limits."""
     limits = ServerLimits(policy, **settings)
     async with serving(play.handlers, limits=limits) as target, grpc.aio.insecure_channel(target) as channel:
         yield channel, limits
+
+
+made_of: Any = grpc.unary_unary_rpc_method_handler
 
 
 async def status_of(call: Any) -> tuple[grpc.StatusCode, dict[str, Any]]:
@@ -94,10 +97,14 @@ async def test_a_rate_limit_tells_when_to_come_back() -> None:
         assert 0 < int(trailers["grpc-retry-pushback-ms"]) <= 60_000
         assert limits.pipeline.key is None
     play = Play()
-    async with serving(play.handlers, limits=ServerLimits(Policy(rate_limit=TokenBucket(1, per=0.05, max_wait=0)))) as target:
-        async with resilient_channel(target) as client:
-            for _ in range(2):
-                assert await client.unary_unary(UNARY)(b"question", timeout=4.0) == b"answer"
+    limits = ServerLimits(Policy(rate_limit=TokenBucket(1, per=0.05, max_wait=0)))
+    async with serving(play.handlers, limits=limits) as target, resilient_channel(target) as client:
+        for _ in range(2):
+            assert await client.unary_unary(UNARY)(b"question", timeout=4.0) == b"answer"
+
+
+def by_caller(_method: str, context: Any) -> str:
+    return str(dict(context.invocation_metadata())["who"])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +112,7 @@ async def test_a_rate_limit_tells_when_to_come_back() -> None:
     [
         ("method", [False, False, True]),
         ("service", [False, True, True]),
-        (lambda _method, context: dict(context.invocation_metadata()).get("who", ""), [False, True, False]),
+        (by_caller, [False, True, False]),
     ],
     ids=["method", "service", "caller"],
 )
@@ -153,7 +160,7 @@ async def test_a_word_of_ones_own_goes_before_the_status() -> None:
     play = Play()
     play.script = [UNAVAILABLE]
     own = Classifier(lambda _: Verdict(Kind.PERMANENT, Health.HEALTHY, "meant_so"))
-    async with limited(play, Policy(circuit_breaker=CircuitBreaker(consecutive_failures=1)), classifier=own) as (channel, limits):
+    async with limited(play, Policy(circuit_breaker=CircuitBreaker(consecutive_failures=1)), classifier=own) as (channel, _):
         for _ in range(2):
             await channel.unary_unary(UNARY)(b"question").code()
 
@@ -186,10 +193,10 @@ async def test_a_handler_that_takes_too_long_is_cut_off() -> None:
     behind = Play()
     behind.script = [hang]
     async with serving(behind.handlers) as target, grpc.aio.insecure_channel(target) as below:
-        play = Play()
+        play, method = Play(), cast("Any", below).unary_unary(UNARY)
 
         async def asks(_request: object, _context: object) -> bytes:
-            answer: bytes = await below.unary_unary(UNARY)(b"onwards")
+            answer: bytes = await method(b"onwards")
             return answer
 
         for step in (hang, asks):
@@ -218,7 +225,7 @@ async def test_a_call_that_comes_too_late_is_not_run() -> None:
         raise AssertionError
 
     async def found(_details: object) -> object:
-        return grpc.unary_unary_rpc_method_handler(handler)
+        return made_of(handler)
 
     class Details:
         method = UNARY
@@ -266,7 +273,8 @@ async def test_health_checks_and_unknown_methods_are_not_limited() -> None:
         "grpc.health.v1.Health", {"Check": grpc.unary_unary_rpc_method_handler(play.unary)}
     )
     limits = ServerLimits(Policy(rate_limit=TokenBucket(1, per=60, max_wait=0)))
-    async with serving(play.handlers, handlers, limits=limits) as target, grpc.aio.insecure_channel(target) as channel:
+    async with serving(play.handlers, handlers, limits=limits) as target, grpc.aio.insecure_channel(target) as plain:
+        channel: Any = plain
         await channel.unary_unary(UNARY)(b"question")
 
         assert await channel.unary_unary("/grpc.health.v1.Health/Check")(b"") == b"answer"
@@ -281,7 +289,7 @@ async def test_a_handler_that_is_not_async_is_left_alone_with_a_warning() -> Non
         raise AssertionError
 
     async def found(_details: object) -> object:
-        return grpc.unary_unary_rpc_method_handler(sync)
+        return made_of(sync)
 
     class Details:
         method = UNARY

@@ -1,25 +1,41 @@
 """Calls that stream: what is tried again before the first message, what is never, and when permits come back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
 import grpc
 import grpc.aio
 import pytest
-from integrations.grpc_scenes import BIDI, CLIENT, GRPC, POLICY, SERVER, UNAVAILABLE, Play, hang, nothing_is_held, playing, serving
 
+from integrations.grpc_scenes import (
+    BIDI,
+    CLIENT,
+    GRPC,
+    POLICY,
+    SERVER,
+    UNAVAILABLE,
+    Play,
+    hang,
+    nothing_is_held,
+    playing,
+    serving,
+)
 from resilient import (
     Bulkhead,
     BulkheadFull,
     Chaos,
     CircuitBreaker,
+    Classifier,
     DeadlineExceeded,
     Fallback,
+    Health,
     Hedge,
+    Kind,
     Policy,
     TimeoutExceeded,
+    Verdict,
     deadline,
     record_timeline,
 )
@@ -33,6 +49,14 @@ Code = grpc.StatusCode
 async def messages(*parts: bytes) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
+
+
+def plain_messages(*parts: bytes) -> Iterator[bytes]:
+    return iter(parts)
+
+
+def no_opinion(_: Exception) -> None:
+    return None
 
 
 def bulkhead_of(channel: Any, key: str) -> Bulkhead:
@@ -62,9 +86,9 @@ async def test_a_stream_that_breaks_is_not_opened_again() -> None:
     async with playing(play, POLICY.replace(circuit_breaker=CircuitBreaker(consecutive_failures=1))) as channel:
         received: list[bytes] = []
         call = channel.unary_stream(SERVER)(b"question")
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:  # noqa: PT012  it breaks in the middle
             async for message in call:
-                received.append(message)  # noqa: PERF401  it breaks in the middle
+                received.append(message)  # noqa: PERF401
 
         assert received == [b"1"]
         assert caught.value.code() is Code.UNAVAILABLE
@@ -101,7 +125,7 @@ async def test_a_stream_can_be_read_message_by_message() -> None:
         call: Any = channel.unary_stream(SERVER)(b"question")
 
         assert await call.read() == b"1"
-        assert await call.read() is grpc.aio.EOF  # type: ignore[comparison-overlap]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        assert await call.read() is grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
 async def test_a_stream_may_be_empty() -> None:
@@ -129,7 +153,7 @@ async def test_a_permit_is_held_until_the_stream_has_ended() -> None:
         call: Any = method(b"question")
         await call.read()
         with pytest.raises(BulkheadFull):
-            await method(b"another").read()  # type: ignore[attr-defined]
+            await method(b"another").read()
         go.set()
 
         assert await call.read() == b"2"
@@ -159,7 +183,7 @@ async def test_a_stream_is_cancelled_before_its_first_message() -> None:
         call = channel.unary_stream(SERVER)(b"question")
         await play.started.wait()
         ended = asyncio.Event()
-        call.add_done_callback(lambda _: ended.set())
+        call.add_done_callback(lambda _: ended.set())  # pyright: ignore[reportUnknownLambdaType]
         assert not call.done()
         assert call.cancel()
         await ended.wait()
@@ -177,9 +201,9 @@ async def test_a_reader_that_is_cancelled_cancels_the_call() -> None:
     async with playing(play) as channel:
         for expected in (0, 1):
             received: list[bytes] = []
-            with pytest.raises(TimeoutError), anyio.fail_after(0.1):
+            with pytest.raises(TimeoutError), anyio.fail_after(0.1):  # noqa: PT012  it is cut in the middle
                 async for message in channel.unary_stream(SERVER)(b"question"):
-                    received.append(message)  # noqa: PERF401  it is cut in the middle
+                    received.append(message)  # noqa: PERF401
 
             assert len(received) == expected
             await play.cancelled.wait()
@@ -227,6 +251,17 @@ async def test_a_stream_that_loses_a_race_is_cancelled() -> None:
         await play.cancelled.wait()
 
 
+async def test_a_stream_that_is_tried_again_is_thrown_away() -> None:
+    """Where a classifier of values says so, the first one is cancelled at the server."""
+    play = Play()
+    play.script = [[b"1", hang], [b"2"]]
+    verdicts = iter([Verdict(Kind.RETRYABLE, Health.NEUTRAL, "not_this_one"), None])
+    async with playing(play, classifier=Classifier(no_opinion, lambda _: next(verdicts))) as channel:
+        assert [message async for message in channel.unary_stream(SERVER)(b"question")] == [b"2"]
+
+        await play.cancelled.wait()
+
+
 async def test_a_fallback_of_a_stream_is_a_list_of_messages() -> None:
     """They are handed out in place of the answer; of a client stream it is the answer."""
     play = Play()
@@ -239,7 +274,7 @@ async def test_a_fallback_of_a_stream_is_a_list_of_messages() -> None:
         assert call.done()
         await call.wait_for_connection()
     async with playing(play, Policy(fallback=Fallback(b"instead"))) as channel:
-        assert await channel.stream_unary(CLIENT)([b"question"]) == b"instead"  # type: ignore[call-overload]
+        assert await channel.stream_unary(CLIENT)([b"question"]) == b"instead"
 
 
 async def test_an_error_that_is_not_of_grpc_surfaces_as_it_is() -> None:
@@ -263,7 +298,7 @@ async def test_a_list_of_messages_can_be_sent_again() -> None:
     play = Play()
     play.script = [UNAVAILABLE, b"answer"]
     async with playing(play) as channel:
-        assert await channel.stream_unary(CLIENT)([b"1", b"2"]) == b"answer"  # type: ignore[call-overload]
+        assert await channel.stream_unary(CLIENT)([b"1", b"2"]) == b"answer"
         assert [request for _, request in play.calls] == [[b"1", b"2"]] * 2
 
 
@@ -280,21 +315,21 @@ async def test_messages_that_come_one_by_one_are_sent_once() -> None:
         assert len(play.calls) == 1
 
 
-@pytest.mark.parametrize("make", [messages, lambda *parts: iter(parts)], ids=["async", "sync"])
-@pytest.mark.parametrize(("spool", "attempts"), [(2, 2), (1, 1)])
+@pytest.mark.parametrize("make", [messages, plain_messages], ids=["async", "sync"])
+@pytest.mark.parametrize(("spool", "attempts"), [(3, 2), (2, 1), (1, 1)])
 async def test_a_few_messages_can_be_kept_to_be_sent_again(make: Any, spool: int, attempts: int) -> None:
     """`spool` is how many; where there are more, all are sent, once."""
     play = Play()
     play.script = [UNAVAILABLE, b"answer"]
     async with playing(play, spool=spool) as channel:
-        call = channel.stream_unary(CLIENT)(make(b"1", b"2"))
+        call = channel.stream_unary(CLIENT)(make(b"1", b"2", b"3"))
         if attempts == 1:
             with pytest.raises(grpc.aio.AioRpcError):
                 await call
         else:
             assert await call == b"answer"
 
-        assert [request for _, request in play.calls] == [[b"1", b"2"]] * attempts
+        assert [request for _, request in play.calls] == [[b"1", b"2", b"3"]] * attempts
 
 
 async def test_messages_can_be_written() -> None:
@@ -313,7 +348,7 @@ async def test_messages_can_be_written() -> None:
 
 
 async def test_the_time_of_a_client_stream_is_that_of_its_call() -> None:
-    """Its timeout may be given by position, as grpc allows; the limit of an attempt does not hold: it would be the caller's own time."""
+    """Its timeout may be given by position, as in grpc; no limit of an attempt holds: it would be the caller's own time."""
     play = Play()
     async with playing(play, POLICY.replace(attempt_timeout=0.001)) as channel:
         call = channel.stream_unary(CLIENT)(None, 3.0, (("who", "me"),))
@@ -382,7 +417,7 @@ async def test_a_list_of_messages_is_sent_again_before_the_first_answer() -> Non
     play = Play()
     async with playing(play) as channel:
         with record_timeline() as timeline:
-            call = channel.stream_stream(BIDI)([b"1"])  # type: ignore[arg-type]
+            call = channel.stream_stream(BIDI)([b"1"])
 
             assert [message async for message in call] == [b"1", b"answer"]
         assert len(timeline.attempts) == 1
@@ -393,10 +428,32 @@ async def test_a_stream_without_time_is_not_sent() -> None:
     play = Play()
     async with playing(play) as channel:
         with pytest.raises(DeadlineExceeded) as caught, deadline(0.0):
-            await channel.unary_stream(SERVER)(b"question", timeout=0.0).read()  # type: ignore[attr-defined]
+            await channel.unary_stream(SERVER)(b"question", timeout=0.0).read()
 
         assert caught.value is not None
         assert play.calls == []
+
+
+async def test_an_interceptor_outside_can_read_the_call() -> None:
+    """Message by message."""
+    received: list[Any] = []
+
+    class Outside(grpc.aio.UnaryStreamClientInterceptor):
+        async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+            call = await continuation(client_call_details, request)
+            received.extend([await call.read(), await call.read()])
+            return call
+
+    play = Play()
+    play.script = [[b"1"]]
+    async with (
+        serving(play.handlers) as target,
+        grpc.aio.insecure_channel(target, interceptors=[Outside(), *interceptors(policy=POLICY)]) as plain,
+    ):
+        channel: Any = plain
+        assert await channel.unary_stream(SERVER)(b"question").code() is Code.OK
+
+    assert received == [b"1", grpc.aio.EOF]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
 async def test_what_grpc_iterates_is_not_written_to() -> None:
@@ -411,9 +468,10 @@ async def test_what_grpc_iterates_is_not_written_to() -> None:
     play = Play()
     async with (
         serving(play.handlers) as target,
-        grpc.aio.insecure_channel(target, interceptors=[Outside(), *interceptors(policy=POLICY)]) as channel,
+        grpc.aio.insecure_channel(target, interceptors=[Outside(), *interceptors(policy=POLICY)]) as plain,
     ):
-        call = channel.stream_unary(CLIENT)([b"1"], timeout=3.0)  # type: ignore[call-overload]
+        channel: Any = plain
+        call = channel.stream_unary(CLIENT)([b"1"], timeout=3.0)
         assert await call == b"answer"
         inner = held[0]
         for write in (inner.write(b"2"), inner.done_writing()):

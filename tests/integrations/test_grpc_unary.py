@@ -8,8 +8,8 @@ import anyio
 import grpc
 import grpc.aio
 import pytest
-from integrations.grpc_scenes import AT_ONCE, GRPC, POLICY, UNARY, UNAVAILABLE, Play, fail, hang, playing, pushback, serving
 
+from integrations.grpc_scenes import AT_ONCE, GRPC, POLICY, UNARY, UNAVAILABLE, Play, fail, hang, playing, pushback, serving
 from resilient import (
     Bulkhead,
     Chaos,
@@ -37,6 +37,14 @@ from resilient_integrations.grpc import interceptors
 pytestmark = GRPC
 
 Code = grpc.StatusCode
+
+
+def is_unary(path: str) -> bool:
+    return path == UNARY
+
+
+def by_length(path: str) -> str:
+    return f"{len(path)} characters"
 
 
 async def test_a_call_is_answered() -> None:
@@ -109,7 +117,7 @@ async def test_the_error_of_grpc_surfaces_with_a_note() -> None:
         "not-idempotent-asked-for",
     ],
 )
-async def test_the_status_says_what_is_tried_again(script: list[object], settings: dict[str, object], calls: int) -> None:
+async def test_the_status_says_what_is_tried_again(script: list[object], settings: dict[str, Any], calls: int) -> None:
     """By the code, what the server asks for, and whether the method may be run twice."""
     play = Play()
     play.script = script
@@ -197,7 +205,7 @@ async def test_an_attempt_that_takes_too_long_is_tried_again_where_that_does_no_
     play, heard = Play(), list[object]()
     play.script = [hang, b"answer"]
     policy = POLICY.replace(attempt_timeout=0.05)
-    async with playing(play, policy, idempotent=lambda path: path == UNARY) as channel:
+    async with playing(play, policy, idempotent=is_unary) as channel:
         with listening(heard.append):
             assert await channel.unary_unary(UNARY)(b"question") == b"answer"
 
@@ -233,8 +241,9 @@ async def test_a_scope_ends_a_call_of_bare_interceptors_as_well() -> None:
     play.script = [hang]
     async with (
         serving(play.handlers) as target,
-        grpc.aio.insecure_channel(target, interceptors=[*interceptors(policy=POLICY)]) as channel,
+        grpc.aio.insecure_channel(target, interceptors=[*interceptors(policy=POLICY)]) as plain,
     ):
+        channel: Any = plain
         with pytest.raises(DeadlineExceeded), deadline(0.05):
             await channel.unary_unary(UNARY)(b"question")
 
@@ -288,7 +297,7 @@ async def test_an_open_breaker_stops_one_method_or_the_service() -> None:
         play = Play()
         play.script = [UNAVAILABLE]
         policy = Policy(circuit_breaker=breaker)
-        choose = (lambda path: f"key {len(path)}") if key is len else key
+        choose = by_length if key is len else key
         async with playing(play, policy, key=choose) as channel:
             with pytest.raises(grpc.RpcError):
                 await channel.unary_unary(UNARY)(b"question")
@@ -302,7 +311,7 @@ async def test_a_slow_call_is_hedged_where_its_method_may_run_twice() -> None:
     """The answer of the hedge wins, the other attempt is cancelled."""
     play = Play()
     play.script = [hang, b"answer"]
-    policy = POLICY.replace(hedge=Hedge(0.02, when=lambda path: path == UNARY))
+    policy = POLICY.replace(hedge=Hedge(0.02, when=is_unary))
     async with playing(play, policy, idempotent=[UNARY]) as channel:
         assert await channel.unary_unary(UNARY)(b"question") == b"answer"
 

@@ -102,8 +102,8 @@ def warn_of_built_in_retries(options: Sequence[tuple[str, Any]]) -> None:
         return  # grpc itself says what is wrong with it
     if retries:
         warnings.warn(
-            f"options[{_SERVICE_CONFIG!r}] has a retryPolicy or a hedgingPolicy: grpc retries by itself, below the policy, and the "
-            f"two multiply. Take it out, say options=[({_ENABLE_RETRIES!r}, 0), ...], or give a policy without retry",
+            f"options[{_SERVICE_CONFIG!r}] has a retryPolicy or a hedgingPolicy: grpc retries by itself, below the policy, and "
+            f"the two multiply. Take it out, say options=[({_ENABLE_RETRIES!r}, 0), ...], or give a policy without retry",
             UserWarning,
             stacklevel=3,
         )

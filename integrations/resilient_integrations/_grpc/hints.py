@@ -21,6 +21,7 @@ _LONGEST: Final = 10
 """Bytes of a varint."""
 _MOST: Final = 2**31 - 1
 """The trailer is a signed number of 32 bits."""
+_DIGITS: Final = len(str(_MOST))
 
 
 def pushback(trailers: Any) -> float | None:
@@ -29,8 +30,8 @@ def pushback(trailers: Any) -> float | None:
     if not values:
         return None
     text = str(values[-1])
-    milliseconds = int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST else -1
-    return milliseconds / 1000 if milliseconds <= _MOST else -1.0
+    readable = text.isascii() and text.isdigit() and len(text) <= _DIGITS and int(text) <= _MOST
+    return int(text) / 1000 if readable else -1.0
 
 
 def retry_info(trailers: Any) -> float | None:

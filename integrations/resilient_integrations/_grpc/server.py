@@ -100,6 +100,7 @@ class ServerLimits(grpc.aio.ServerInterceptor):
         context = serving.context
         left = context.time_remaining()
         limit = min(math.inf if left is None else left, seconds_of(self._timeout))
+        refusal: Rejected | None = None
         if limit > 0:
             with anyio.CancelScope(deadline=anyio.current_time() + limit) as scope:
                 try:
@@ -112,8 +113,8 @@ class ServerLimits(grpc.aio.ServerInterceptor):
                     if scope.cancel_called:
                         await anyio.lowlevel.checkpoint()  # what the handler awaited may have replaced the scope's own
                     raise
-            if not scope.cancelled_caught:
-                return await _refuse(context, refusal)
+        if refusal is not None:
+            return await _refuse(context, refusal)
         return await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
 
     def _warn_of_sync(self, method: str) -> None:

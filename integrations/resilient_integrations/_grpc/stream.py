@@ -242,10 +242,11 @@ class StreamUnary(_Asks, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]
     """Many messages are sent, one comes back."""
 
     def __await__(self) -> Generator[Any, None, Any]:
-        value = yield from self._driver.__await__()
-        if isinstance(value, grpc.aio.Call):
-            value = yield from value.__await__()  # type: ignore[attr-defined]  # it is a unary one
-        return value
+        value: Any = yield from self._driver.__await__()
+        below = self._below()
+        if below is not None:
+            value = yield from below.__await__()
+        return value  # pyright: ignore[reportUnknownVariableType]  what grpc answers
 
 
 class StreamStream(_Asks, _Answers, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]
