@@ -60,7 +60,7 @@ def sweep_line(sweep: Sweep) -> str:
         return f"{sweep.policy}: no collapse up to {max(level.load for level in sweep.levels):.0%} of the capacity"
     back = f"is well again at {sweep.recovery:.0%}" if sweep.recovery else "is never well again"
     region = sweep.metastable
-    end = "" if region is None else f"; metastable from {region[0]:.0%} to {region[1]:.0%}"
+    end = "" if region is None else f"; metastable {f'from {region[0]:.0%} to' if region[0] else 'below'} {region[1]:.0%}"
     return f"{sweep.policy}: collapses at {sweep.collapse:.0%} of the capacity, {back}{end}"
 
 
