@@ -88,3 +88,14 @@ def test_a_window_that_holds_anything_is_not_fresh() -> None:
         window.record(0.0, *entry)
 
         assert (fresh, window.is_fresh(0.0)) == (True, False)
+
+
+def test_a_bucket_ends_at_its_very_end() -> None:
+    """What is as old as the span is forgotten in that instant, also where the window was read just before."""
+    window = TimeCounts(10.0)
+    window.record(0.0)
+    window.expire(9.0)
+    before = window.calls
+    window.expire(10.0)
+
+    assert (before, window.calls) == (1, 0)
