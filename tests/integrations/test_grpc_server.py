@@ -47,7 +47,7 @@ made_of: Any = grpc.unary_unary_rpc_method_handler
 
 async def status_of(call: Any) -> tuple[grpc.StatusCode, dict[str, Any]]:
     """How a unary call ended: its code, and its trailers."""
-    return await call.code(), dict(await call.trailing_metadata())
+    return await call.code(), dict(list(await call.trailing_metadata()))
 
 
 async def test_all_four_kinds_of_calls_pass_through() -> None:
@@ -104,7 +104,7 @@ async def test_a_rate_limit_tells_when_to_come_back() -> None:
 
 
 def by_caller(_method: str, context: Any) -> str:
-    return str(dict(context.invocation_metadata())["who"])
+    return str(dict(list(context.invocation_metadata()))["who"])
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,10 @@ class StreamingCall:
 
     """
 
+    _channel: Any = (
+        None  # a channel of grpcio before 1.80 that is closed looks at the calls of all tasks: this one is not its own
+    )
+
     def __init__(self, rpc: "Rpc", run: Coroutine[Any, Any, Any]) -> None:
         self._rpc = rpc
         self._rpc.started = asyncio.get_running_loop().create_future()
@@ -244,9 +248,10 @@ class StreamUnary(_Asks, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]
     def __await__(self) -> Generator[Any, None, Any]:
         value: Any = yield from self._driver.__await__()
         below = self._below()
-        if below is not None:
-            value = yield from below.__await__()
-        return value  # pyright: ignore[reportUnknownVariableType]  what grpc answers
+        if below is None:
+            return value
+        answer: Any = yield from below.__await__()
+        return answer
 
 
 class StreamStream(_Asks, _Answers, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]
