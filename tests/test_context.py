@@ -1,4 +1,6 @@
 import math
+from collections.abc import Generator
+from contextvars import copy_context
 from datetime import timedelta
 
 import anyio
@@ -17,6 +19,13 @@ from resilient.strategies.timeout import Timeout
 pytestmark = pytest.mark.anyio
 
 RETRY = Retry(on=Failure, backoff=Constant(delay=1, jitter="none"))
+
+
+class Suspended:
+    """Never done."""
+
+    def __await__(self) -> Generator[None]:
+        yield
 
 
 def users(*_: object) -> str:
@@ -100,6 +109,17 @@ async def test_tasks_side_by_side_see_their_own_attempts() -> None:
         group.start_soon(RETRY(first_time))
 
     assert numbers == [1, 1, 2]
+
+
+async def test_a_call_that_is_closed_in_another_context_leaves_that_alone() -> None:
+    """The garbage collector closes a call that was given up wherever it runs."""
+    context = copy_context()
+    context.run(make_current, Attempt(seen))
+    call = context.run(Pipeline(key=lambda: "users").call, Suspended)
+    context.run(call.send, None)
+    call.close()
+
+    assert current() is None
 
 
 async def test_an_attempt_can_be_made_current_by_hand() -> None:
