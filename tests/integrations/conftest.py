@@ -1,6 +1,9 @@
-"""What the HTTP tests share: both families, and certificates."""
+"""What the tests share: both HTTP families, and certificates; servers of Redis."""
 
+import socket
 import ssl
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import httpx2
@@ -10,7 +13,9 @@ import trustme
 import resilient_integrations.httpx
 import resilient_integrations.httpx2
 from integrations.families import Family
+from integrations.redis_servers import RedisServer
 from integrations.scenes import Stage
+from resilient_integrations.redis import RedisStore
 
 _FAMILIES = {
     "httpx": Family(httpx, resilient_integrations.httpx),
@@ -49,3 +54,28 @@ def client_tls(authority: trustme.CA) -> ssl.SSLContext:
 @pytest.fixture
 def stage(family: Family, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(family, server_tls, client_tls, monkeypatch)
+
+
+@pytest.fixture
+async def redis_server(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A real server, alone."""
+    server = RedisServer(tmp_path)
+    await server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def store(redis_server: RedisServer) -> AsyncIterator[RedisStore]:
+    """A store of shared limits on that server."""
+    async with RedisStore(redis_server.url, timeout=3) as store:  # a busy machine is no failure of the store
+        yield store
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """The address of a server that accepts connections and never answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"redis://127.0.0.1:{listening.getsockname()[1]}"

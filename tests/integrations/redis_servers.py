@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,9 @@ class RedisServer:
     def resume(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+async def until(happened: Callable[[], object]) -> None:
+    """Wait until it has happened; the limit of the test bounds it."""
+    while not happened():  # noqa: ASYNC110  it has no event
+        await anyio.sleep(0.002)

@@ -5,7 +5,8 @@ replies, and goes on until the queue is empty: what is asked while a pipeline is
 call through a breaker and has a time limit, so a store that is down, slow or wrong costs that much, and soon nothing.
 An answer that comes when nobody waits for it any more is undone by whoever asked.
 
-All mutable state: the queue, the task that sends, the client, the event loop that they belong to, and the counts.
+All mutable state: the queue, the task that sends, the client, the event loop that they belong to,
+whether the server has the scripts, and the counts.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from redis.exceptions import NoScriptError
 
 from resilient import BreakerStatistics, CircuitBreaker
 from resilient._arguments import Duration, seconds
-from resilient_integrations._redis.scripts import Script
+from resilient_integrations._redis.scripts import ALL, Script
 
 __all__ = ("RedisStore", "Reply", "StoreStatistics", "microseconds")
 
@@ -93,6 +94,7 @@ class RedisStore:
         self._queue: list[tuple[Script, str, tuple[str | int, ...], Heard]] = []
         self._sending: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._has_scripts = False
         self._requests = self._errors = self._pipelines = 0
 
     def is_up(self, now: float) -> bool:
@@ -215,9 +217,12 @@ class RedisStore:
 
     async def _send(self, batch: list[tuple[Script, str, tuple[str | int, ...], Heard]]) -> list[Any]:
         async with asyncio.timeout(self.timeout):
-            replies = await self._run([("EVALSHA", script.digest, 1, key, *args) for script, key, args, _ in batch])
+            loads = [] if self._has_scripts else [("SCRIPT", "LOAD", script.text) for script in ALL]
+            self._has_scripts = False
+            replies = await self._run([*loads, *(("EVALSHA", script.digest, 1, key, *args) for script, key, args, _ in batch)])
+            replies, self._has_scripts = replies[len(loads) :], True
             unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if unknown:  # it was started anew: the scripts are handed in
+            if unknown:  # it has forgotten them, or may not load any: they are handed in
                 told = [batch[index] for index in unknown]
                 again = await self._run([("EVAL", script.text, 1, key, *args) for script, key, args, _ in told])
                 for index, reply in zip(unknown, again, strict=True):
