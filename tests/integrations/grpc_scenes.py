@@ -135,16 +135,24 @@ class Play:
         )
 
 
-@asynccontextmanager
-async def serving(*handlers: grpc.GenericRpcHandler, limits: ServerLimits | None = None) -> AsyncGenerator[str]:
-    """A server on the loopback interface; its address. At the end no task may be left: neither of ours nor of grpc."""
-    before = asyncio.all_tasks()
+async def started(
+    *handlers: grpc.GenericRpcHandler, limits: ServerLimits | None = None, address: str = "127.0.0.1:0"
+) -> tuple[grpc.aio.Server, str]:
+    """A server, and its address."""
     server = grpc.aio.server(interceptors=[limits] if limits is not None else [])
     server.add_generic_rpc_handlers(handlers)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(address)
     await server.start()
+    return server, f"127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def serving(*handlers: grpc.GenericRpcHandler, **settings: Any) -> AsyncGenerator[str]:
+    """A server on the loopback interface; its address. At the end no task may be left: neither of ours nor of grpc."""
+    before = asyncio.all_tasks()
+    server, address = await started(*handlers, **settings)
     try:
-        yield f"127.0.0.1:{port}"
+        yield address
     finally:
         await server.stop(None)
         while left := {task for task in asyncio.all_tasks() - before if "_request_call" not in repr(task)}:  # of another server

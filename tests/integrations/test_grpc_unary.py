@@ -9,7 +9,20 @@ import grpc
 import grpc.aio
 import pytest
 
-from integrations.grpc_scenes import AT_ONCE, GRPC, POLICY, UNARY, UNAVAILABLE, Play, fail, hang, playing, pushback, serving
+from integrations.grpc_scenes import (
+    AT_ONCE,
+    GRPC,
+    POLICY,
+    UNARY,
+    UNAVAILABLE,
+    Play,
+    fail,
+    hang,
+    playing,
+    pushback,
+    serving,
+    started,
+)
 from resilient import (
     Bulkhead,
     Chaos,
@@ -32,7 +45,7 @@ from resilient import (
     timeline_of,
 )
 from resilient.observe.events import RetryScheduled, TimedOut
-from resilient_integrations.grpc import interceptors
+from resilient_integrations.grpc import interceptors, resilient_channel
 
 pytestmark = GRPC
 
@@ -386,3 +399,22 @@ async def test_an_interceptor_below_sees_each_attempt_with_metadata_of_its_own()
         await channel.unary_unary(UNARY)(b"question", metadata=(("a", "b"),), timeout=3.0)
 
     assert [sum(name == "signature" for name, _ in metadata) for metadata in play.metadata] == [1, 1]
+
+
+async def test_a_server_that_is_killed_is_called_again_when_it_is_back() -> None:
+    """A call in flight is lost with its server, and answered by the next one on the same port."""
+    first, second = Play(), Play()
+    first.script = [hang]
+    fast = [
+        ("grpc.initial_reconnect_backoff_ms", 20),
+        ("grpc.min_reconnect_backoff_ms", 20),
+        ("grpc.max_reconnect_backoff_ms", 20),
+    ]
+    server, target = await started(first.handlers)
+    channel = resilient_channel(target, options=fast, policy=POLICY)
+    call = channel.unary_unary(UNARY)(b"question", wait_for_ready=True, timeout=4.0)
+    await first.started.wait()
+    await server.stop(None)
+    async with serving(second.handlers, address=target), channel:
+        assert await call == b"answer"
+        assert (len(first.calls), len(second.calls)) == (1, 1)

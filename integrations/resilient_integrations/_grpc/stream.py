@@ -250,8 +250,8 @@ class StreamUnary(_Asks, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]
         below = self._below()
         if below is None:
             return value
-        answer: Any = yield from below.__await__()
-        return answer
+        answer: Generator[Any, None, Any] = below.__await__()
+        return (yield from answer)
 
 
 class StreamStream(_Asks, _Answers, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]
