@@ -32,7 +32,7 @@ time.time = lambda: {skew} * 1e6
 
 async def main():
     async with RedisStore({url!r}, timeout=5) as store:
-        bucket = RedisTokenBucket(store, 200, burst=20, max_wait=0.02 if {skew} > 0 else 0, name="api")
+        bucket = RedisTokenBucket(store, 200, burst=20, max_wait=0.02, name="api")
         marks = []
         async def take():
             while real() < end:
@@ -99,13 +99,12 @@ async def test_processes_with_clocks_that_differ_never_admit_more_than_the_limit
         errors, *taken = map(int, b"".join([chunk async for chunk in process.stdout]).split())
         await process.aclose()
         assert not errors
-        assert taken
         marks += taken
     took = await server_time(redis_server) - began
     marks.sort()  # a mark is when all that was taken until then has drained
 
     assert all(later - earlier >= 5000 for earlier, later in itertools.pairwise(marks))
-    assert 40 < len(marks) <= 20 + 200 * (took + 0.02)  # the last of them are reserved ahead
+    assert 40 < len(marks) <= 20 + 200 * (took + 0.03)  # the last of them are reserved ahead
 
 
 async def test_the_slot_of_a_killed_process_comes_back(redis_server: RedisServer) -> None:

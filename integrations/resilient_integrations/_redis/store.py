@@ -241,5 +241,5 @@ class RedisStore:
 
 
 def microseconds(span: float) -> int:
-    """Seconds as whole microseconds; infinity as more than anybody waits for."""
-    return math.floor(min(span, 1e9) * 1e6)
+    """Seconds as whole microseconds: at least none, and infinity as more than anybody waits for."""
+    return math.floor(min(max(span, 0.0), 1e9) * 1e6)
