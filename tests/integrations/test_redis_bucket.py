@@ -96,6 +96,19 @@ async def test_a_caller_that_is_cancelled_while_it_asks_spends_nothing(store: Re
     await bucket.acquire()
 
 
+async def test_a_refusal_for_one_who_is_gone_needs_no_undoing(store: RedisStore) -> None:
+    """Nothing was taken."""
+    bucket = RedisTokenBucket(store, 0.001, burst=1, max_wait=0, name="api")
+    await bucket.acquire()
+    task = asyncio.ensure_future(bucket.acquire())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait((task,))
+    await store.aclose()
+
+    assert store.statistics().requests == 2
+
+
 async def test_an_answer_that_lies_ready_for_one_who_is_cancelled_is_undone(store: RedisStore) -> None:
     """It is cancelled in the very round in which the answer came."""
     bucket = RedisTokenBucket(store, 0.001, burst=1, max_wait=0, name="api")
@@ -215,6 +228,7 @@ async def test_without_a_store_each_process_decides_by_itself() -> None:
         deny = RedisTokenBucket(store, 0.001, burst=2, max_wait=0, name="api", on_store_error="deny")
         passed = [await passes(local) for _ in range(4)]
         allowed = [await passes(allow) for _ in range(4)]
+        await allow.call(nothing)
         with pytest.raises(StoreUnavailable, match="does not answer") as denied:
             await deny.acquire()
         with pytest.raises(StoreUnavailable):
