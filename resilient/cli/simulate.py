@@ -137,7 +137,7 @@ def _policy_in(name: str, key: str | None) -> tuple[str, Policy]:
     if key is None and len(source.sections) > 1:
         msg = f"{name}: which policy? Say {name}:KEY; there are {', '.join(section.name for section in source.sections)}"
         raise Unusable(msg)
-    section = source.sections[0] if key is None else chosen(source, key)
+    section = chosen(source, key) if key is not None else next(iter(source.sections))
     return key or section.name, section.policy
 
 

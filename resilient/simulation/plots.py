@@ -13,6 +13,8 @@ from resilient.simulation.sweep import Sweep
 
 __all__ = ("Plots",)
 
+_context: Any = mpl.rc_context  # its type lists hundreds of settings
+
 _COLOURS: Final = ("#555555", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Of Okabe and Ito: they can be told apart by colour-blind readers, and in grey."""
 _MARKS: Final = ("o", "s", "^", "D", "v", "P", "X")
@@ -56,7 +58,7 @@ class Plots:
         shown = {policy: bands for policy, bands in found.items() if _tells(bands)}
         if not shown:
             return ""
-        with mpl.rc_context(_STYLE):
+        with _context(_STYLE):
             figure, axes = self._axes()
             step = next(iter(self._study.runs.values()))[0].step
             for policy, bands in shown.items():
@@ -87,7 +89,7 @@ class Plots:
 
     def bars(self, *names: str) -> str:
         """Numbers of all policies, side by side, as SVG."""
-        with mpl.rc_context(_STYLE):
+        with _context(_STYLE):
             figure = Figure(figsize=(_WIDTH, _HEIGHT))
             figure.subplots_adjust(
                 left=0.03 + _LETTER * max(map(len, self._looks)), right=0.98, top=0.97, bottom=0.17, wspace=0.08
@@ -105,7 +107,7 @@ class Plots:
 
     def hysteresis(self, sweeps: Sequence[Sweep]) -> str:
         """Goodput by load, rising and falling, as SVG."""
-        with mpl.rc_context(_STYLE):
+        with _context(_STYLE):
             figure, axes = self._axes()
             for sweep in sweeps:
                 for rising in (True, False):
@@ -137,7 +139,7 @@ def _drawn(number: float) -> float:
     return number if math.isfinite(number) else math.nan
 
 
-def _svg(figure: Figure, axes: Any = None) -> str:
+def _svg(figure: Any, axes: Any = None) -> str:
     if axes is not None:
         handles, names = axes.get_legend_handles_labels()
         columns = len(names) if sum(map(len, names)) + _HANDLE * len(names) <= _LETTERS else math.ceil(len(names) / 2)

@@ -112,4 +112,5 @@ def _list(path: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         msg = f"{path}={value!r}: expected a list"
         raise ValueError(msg)  # noqa: TRY004  what is wrong is the document
-    return value
+    items: list[Any] = value
+    return items

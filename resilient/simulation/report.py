@@ -126,7 +126,7 @@ def _sweeps(sweeps: Sequence[Sweep]) -> list[str]:
 def _table(study: Study) -> str:
     header, *body = rows(study)
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    lines = []
+    lines: list[str] = []
     for name, *cells in body:
         label = f"<td>{name}<small>{html.escape(MEASURES[name].about)}</small></td>"
         lines.append(f"<tr>{label}{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
