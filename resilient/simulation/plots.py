@@ -13,7 +13,7 @@ from resilient.simulation.sweep import Sweep
 
 __all__ = ("Plots",)
 
-_context: Any = mpl.rc_context  # its type lists hundreds of settings
+_context: Any = getattr(mpl, "rc_context")  # noqa: B009  its type lists hundreds of settings, some of them unknown
 
 _COLOURS: Final = ("#555555", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Of Okabe and Ito: they can be told apart by colour-blind readers, and in grey."""

@@ -7,7 +7,7 @@ scenario is an experiment, and a silent change of one would be worse than none.
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -112,5 +112,4 @@ def _list(path: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         msg = f"{path}={value!r}: expected a list"
         raise ValueError(msg)  # noqa: TRY004  what is wrong is the document
-    items: list[Any] = value
-    return items
+    return list(cast("Iterable[Any]", value))
