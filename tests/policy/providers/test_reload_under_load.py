@@ -9,7 +9,10 @@ from resilient.errors import CircuitOpen
 from resilient.policy.executor import Resilience, current_policy
 from resilient.policy.providers.file import FileProvider
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True),  # swaps are the same on all, and many
+]
 
 CALLS, SWAPS = 1000, 50
 
