@@ -1,0 +1,1 @@
+"""The soak: `python tests/soak` from a clone. See docs/testing.md."""

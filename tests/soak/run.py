@@ -1,0 +1,282 @@
+"""Does it hold? Many clients, real sockets, faults that change all the time; nothing may be wrong, and nothing left behind.
+
+    python tests/soak                # ten minutes
+    python tests/soak --minutes 3 --seed 7
+
+A *life* is one event loop, one server, one `FaultProxy` before it and one resilient client, over rounds of some hundred calls:
+asyncio and uvloop, httpx and httpx2, HTTP/1.1 and HTTP/2, in turn, twice. After each round, in fair weather: no permit out, no
+connection in use, as many tasks and file descriptors as before it; over the rounds of a life, no growth of the memory that
+Python has given out. What is called, and the faults, follow from the seed; which call meets which fault also depends on timing.
+
+All mutable state: the `Report`.
+"""
+
+import argparse
+import gc
+import logging
+import resource
+import time
+import tracemalloc
+import warnings
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final, Literal
+
+import anyio
+import anyio.lowlevel
+import httpx
+import httpx2
+
+import resilient_integrations.httpx
+import resilient_integrations.httpx2
+from integrations.families import Family, assert_nothing_is_left, gates
+from resilient import Bulkhead, CircuitBreaker, Constant, Hedge, Policy, Retry
+from resilient.testing import BlackHole, Drip, Fault, FaultProxy, Latency, Refuse, Reset, Sometimes, Truncate, no_leaks
+from soak.clients import Call, Tally, judge, make_calls
+from soak.origin import Ledger, Protocol, serve
+
+FAMILIES: Final = (Family(httpx, resilient_integrations.httpx), Family(httpx2, resilient_integrations.httpx2))
+POLICY: Final = Policy.http().replace(
+    retry=Retry(attempts=3, backoff=Constant(delay=0.01)),
+    hedge=Hedge(0.05),
+    circuit_breaker=CircuitBreaker(open_for=0.05, open_for_factor=1.0),
+    bulkhead=Bulkhead(12, max_queue=100),
+    attempt_timeout=0.2,
+    timeout=0.6,
+)
+UNCUT: Final = POLICY.replace(hedge=None, attempt_timeout=None, timeout=None)
+"""For HTTP/2, where nothing is cancelled: httpcore loses the frames that a cancelled call writes, those of
+its neighbours too, and the bodies of uploads with them. It does so without us."""
+WORKERS: Final = 16
+LAPS: Final = 2
+GROWTH: Final = 40.0
+"""Bytes by which the memory of a life may grow with each call: the smallest of objects that stays, in half of the calls."""
+RESIDENT: Final = 32.0
+"""MiB by which the process may grow in the second lap."""
+SETTLED: Final = 3.0
+"""Seconds in which connections that were closed must be gone, on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One of the eight combinations."""
+
+    loop: Literal["asyncio", "uvloop"]
+    family: Family
+    protocol: Protocol
+
+    def __str__(self) -> str:
+        return f"{self.loop} {self.family.name} {self.protocol}"
+
+
+CELLS: Final = [
+    Cell(loop, family, protocol) for loop in ("asyncio", "uvloop") for family in FAMILIES for protocol in ("h1", "h2")
+]
+
+
+@dataclass
+class Report:
+    """What came of a life, or of all.
+
+    Attributes:
+        tally: of its calls.
+        rounds: how many there were.
+        connections: through the proxy.
+        seconds: how long it took.
+        memory: bytes that Python has given out after each round, with the calls up to then; where it is measured.
+
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    rounds: int = 0
+    connections: int = 0
+    seconds: float = 0.0
+    memory: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+
+    @property
+    def growth(self) -> float:
+        """Bytes for each call, in the later two thirds of the rounds: the slope of the straight line through them."""
+        points = self.memory[len(self.memory) // 3 :]
+        if len(points) < 4:
+            return 0.0
+        middle, level = (sum(values) / len(points) for values in zip(*points, strict=True))
+        slope: float = sum((x - middle) * (y - level) for x, y in points) / sum((x - middle) ** 2 for x, _ in points)
+        return slope
+
+
+def weathers(random: Random) -> list[tuple[Fault, ...]]:
+    """All kinds of weather once, in some order, with some numbers."""
+    ends = [Sometimes(0.5, kind(random.randrange(20_000))) for kind in (Reset, Truncate, BlackHole)]
+    kinds: list[tuple[Fault, ...]] = [
+        (),
+        (Latency(0.0, 0.06),),
+        (Drip(random.randrange(200, 4_000), 0.001),),
+        (Latency(0.005, 0.02), Sometimes(0.3, Reset(random.randrange(3_000)))),
+        (Refuse(),),
+        *((end,) for end in ends),
+    ]
+    random.shuffle(kinds)
+    return kinds
+
+
+@asynccontextmanager
+async def bad_weather(proxy: FaultProxy, random: Random) -> AsyncGenerator[None]:
+    """It changes all the time in the block; at its end it is fair."""
+
+    async def change() -> None:
+        while True:
+            for fault in weathers(random):
+                proxy.fault = fault
+                await anyio.sleep(random.uniform(0.02, 0.1))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(change)
+        yield
+        tasks.cancel_scope.cancel()
+    proxy.fault = None
+
+
+def held_now() -> tuple[int, int]:
+    """How many tasks and file descriptors there are."""
+    return len(anyio.get_running_tasks()), len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def settled(before: tuple[int, int]) -> tuple[int, int]:
+    """Wait until no more tasks and descriptors are there than before. Returns how many there are."""
+    with anyio.move_on_after(SETTLED):
+        while any(now > then for now, then in zip(held_now(), before, strict=True)):  # noqa: ASYNC110  nobody tells
+            await anyio.sleep(0.005)
+    return held_now()
+
+
+@dataclass
+class Life:
+    """One life, as its rounds need it."""
+
+    family: Family
+    random: Random
+    inner: Any
+    spare: Any
+    client: Any
+    proxy: FaultProxy
+    ledger: Ledger
+    report: Report = field(default_factory=Report)
+
+    async def round(self, calls: list[Call]) -> None:
+        """Calls in bad weather, then a look at what is left."""
+        before, report, transport = held_now(), self.report, self.client._transport
+        self.ledger.begin(calls[0].number)
+        around: Any = type(transport).around(
+            transport.engine, self.spare
+        )  # what drops responses keeps connections: in another pool
+        dropper = self.family.lib.AsyncClient(transport=around, timeout=0.4)
+        url = f"http://127.0.0.1:{self.proxy.port}"
+        async with bad_weather(self.proxy, self.random):
+            tally = await make_calls(self.client, dropper, url, calls, WORKERS, self.family.lib.HTTPError)
+        for _ in range(3):
+            gc.collect()  # what was dropped in a cycle is noted,
+            await anyio.lowlevel.checkpoint()  # and ended
+        judge(tally, calls, self.ledger)
+        report.tally.add(tally)
+        report.rounds += 1
+        try:
+            assert_nothing_is_left(transport, self.inner)
+        except AssertionError:
+            report.tally.wrong.append(f"round {report.rounds}: left are {self.inner._pool!r}, {gates(transport)}")
+        await dropper.aclose()
+        await self.inner.aclose()  # its idle connections: it can be used on
+        now = await settled(before)
+        if now[0] > before[0] or now[1] > before[1]:
+            report.tally.wrong.append(f"round {report.rounds}: {before} tasks and descriptors before it, {now} after it")
+        if tracemalloc.is_tracing():
+            del dropper, around, tally
+            gc.collect()
+            report.memory.append((report.tally.calls, tracemalloc.get_traced_memory()[0]))
+
+
+async def live(cell: Cell, seed: int, calls: int, rounds: int, seconds: float) -> Report:
+    """One life: so many rounds of so many calls, or as many as begin within these seconds."""
+    began, family = time.monotonic(), cell.family
+    with no_leaks():
+        inner, spare = (family.inner() if cell.protocol == "h1" else family.inner_h2() for _ in range(2))
+        transport = family.resilient.ResilientTransport(inner, policy=POLICY if cell.protocol == "h1" else UNCUT)
+        async with (
+            serve(cell.protocol) as (port, ledger),
+            FaultProxy("127.0.0.1", port, seed=seed) as proxy,
+            family.lib.AsyncClient(transport=transport, timeout=0.4) as client,
+        ):
+            await client.get(f"http://127.0.0.1:{proxy.port}/0?size=1")  # uvloop opens a descriptor for the first connection
+            await inner.aclose()
+            life = Life(family, Random(f"{seed}/{cell}"), inner, spare, client, proxy, ledger)
+            for number in range(rounds):
+                if number and time.monotonic() - began > seconds:
+                    break
+                await life.round(
+                    [Call.drawn(seed, 1 + number * calls + index, cuts=cell.protocol == "h1") for index in range(calls)]
+                )
+            life.report.connections = proxy.connections
+    life.report.seconds = time.monotonic() - began
+    return life.report
+
+
+def run(cell: Cell, *, seed: int, calls: int, rounds: int, seconds: float) -> Report:
+    """One life, in an event loop of its own."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* was dropped and not closed", ResourceWarning)  # they are dropped on purpose
+        warnings.filterwarnings(
+            "ignore", "unclosed (<socket|transport)", ResourceWarning
+        )  # of httpcore, over HTTP/2; it does so without us
+        return anyio.run(live, cell, seed, calls, rounds, seconds, backend_options={"use_uvloop": cell.loop == "uvloop"})
+
+
+def resident() -> float:
+    """MiB of memory that the process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def soak(minutes: float, seed: int, calls: int) -> list[str]:
+    """All lives, in laps. Prints a line for each, and returns what was wrong."""
+    print(
+        f"{'life':21} {'rounds':>6} {'calls':>6} {'conn.':>6} {'200':>5} {'failed':>6} {'again':>5}"
+        f" {'B/call':>7} {'MiB':>6} {'s':>5}"
+    )
+    whole, wrong, sizes = Tally(), list[str](), list[float]()
+    tracemalloc.start()
+    for lap in range(LAPS):
+        for cell in CELLS:
+            report = run(cell, seed=seed + lap, calls=calls, rounds=10_000, seconds=60 * minutes / (LAPS * len(CELLS)))
+            tally, outcomes = report.tally, report.tally.outcomes
+            failed = sum(count for name, count in outcomes.items() if not name[0].isdigit() and name != "cancelled")
+            print(
+                f"{cell!s:21} {report.rounds:6} {tally.calls:6} {report.connections:6} {outcomes['200']:5} {failed:6}"
+                f" {tally.again:5} {report.growth:+7.1f} {resident():6.1f} {report.seconds:5.1f}",
+                flush=True,
+            )
+            if report.growth > GROWTH:
+                tally.wrong.append(f"memory grows by {report.growth:.1f} bytes with each call")
+            wrong += [f"{cell}: {each}" for each in tally.wrong]
+            whole.add(tally)
+        sizes.append(resident())
+    tracemalloc.stop()
+    if sizes[-1] - sizes[0] > RESIDENT:
+        wrong.append(f"the process grew by {sizes[-1] - sizes[0]:.1f} MiB in the second lap")
+    print(f"{whole.calls} calls, {whole.again} requests that came again and might: ", end="")
+    print(*(f"{count} {name}" for name, count in whole.outcomes.most_common()), sep=", ")
+    return wrong
+
+
+def main() -> int:
+    """The command: 0 where nothing was wrong."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=10.0, help="in all (default 10)")
+    parser.add_argument("--seed", type=int, default=0, help="of calls and faults (default 0)")
+    parser.add_argument("--calls", type=int, default=200, help="in a round (default 200)")
+    options = parser.parse_args()
+    logging.disable()  # a line for each retry would be thousands
+    wrong = soak(options.minutes, options.seed, options.calls)
+    print(f"\n{len(wrong)} things were wrong" if wrong else "nothing was wrong", *wrong[:20], sep="\n- ")
+    return 1 if wrong else 0
