@@ -169,9 +169,8 @@ class Life:
         """Calls in bad weather, then a look at what is left."""
         before, report, transport = held_now(), self.report, self.client._transport
         self.ledger.begin(calls[0].number)
-        around: Any = type(transport).around(
-            transport.engine, self.spare
-        )  # what drops responses keeps connections: in another pool
+        kind: Any = self.family.resilient.ResilientTransport
+        around = kind.around(transport.engine, self.spare)  # what drops responses keeps connections: in a pool of its own
         dropper = self.family.lib.AsyncClient(transport=around, timeout=0.4)
         url = f"http://127.0.0.1:{self.proxy.port}"
         async with bad_weather(self.proxy, self.random):
