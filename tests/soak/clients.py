@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import anyio
 
+from resilient import CircuitOpen
 from soak.origin import Ledger, body_of
 
 _READING: Final = {"whole": 55, "streamed": 20, "left early": 12, "dropped": 1, "scope": 6, "native": 6}
@@ -21,6 +22,8 @@ _SIZES: Final = 0, 100, 3_000, 30_000
 _PIECE: Final = 1_000
 _PATIENCE: Final = 0.1
 """Seconds after which, at the latest, a call is cancelled."""
+_PAUSE: Final = 0.02
+"""Seconds that a worker waits when it was refused."""
 
 
 @dataclass
@@ -158,6 +161,8 @@ async def make_calls(client: Any, dropper: Any, url: str, calls: list[Call], wor
                 tally.outcomes[await call.make(client, dropper, url)] += 1
             except errors as error:
                 tally.outcomes[type(error).__name__] += 1
+                if isinstance(error, CircuitOpen):  # else all calls of a round are refused within one moment
+                    await anyio.sleep(_PAUSE)
             except Exception as error:  # noqa: BLE001  it is reported, and the others go on
                 tally.wrong.append(f"{call}: {error!r}")
 
