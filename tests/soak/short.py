@@ -1,4 +1,7 @@
-"""The soak in short: every combination for a round or two. `python tests/soak` is the long form."""
+"""The soak in short: every combination for a round or two. `python tests/soak` is the long form.
+
+Weather on real sockets is not the same twice, so a bare `pytest` leaves it out: `pytest tests/soak/short.py`.
+"""
 
 import pytest
 
