@@ -1,7 +1,7 @@
 """How good are the tests? Break the state machines in every small way, and see whether a test notices.
 
     pip install mutmut==3.8.1
-    python tests/mutation/run.py                 # all modules: half an hour on two cores
+    python tests/mutation/run.py                 # all modules: some hours on two cores
     python tests/mutation/run.py windows slots   # these
     python tests/mutation/run.py windows --list  # what would be tried
 
