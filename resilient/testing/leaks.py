@@ -90,9 +90,10 @@ def _kinds_of(base: type[Any]) -> Iterator[type[Any]]:
 
 
 def _held(strategy: Any) -> dict[str, int]:
-    if not hasattr(strategy, "statistics"):
+    try:
+        statistics = strategy.statistics()
+    except AttributeError:  # it has none, or was never finished: its constructor refused an argument
         return {}
-    statistics = strategy.statistics()
     return {name: getattr(statistics, name) for name in _HELD if getattr(statistics, name, 0)}
 
 

@@ -151,6 +151,15 @@ async def test_an_error_of_the_block_comes_first() -> None:
         raise LookupError
 
 
+def test_a_strategy_that_was_never_finished_holds_nothing() -> None:
+    """Its constructor refused an argument, and somebody keeps the error."""
+    unfinished = Bulkhead.__new__(Bulkhead)
+    with no_leaks():
+        pass
+
+    assert isinstance(unfinished, Bulkhead)
+
+
 def test_without_an_event_loop_the_rest_is_looked_at() -> None:
     """As a decorator of a plain function, too. Strategies without statistics hold nothing."""
 
