@@ -124,7 +124,7 @@ def test_python_m_resilient_is_the_command_line() -> None:
     told = subprocess.run([sys.executable, "-m", "resilient", "--help"], capture_output=True, text=True, check=True)
 
     assert "demo" in told.stdout
-    assert module.main is resilient.cli.main
+    assert vars(module)["main"] is resilient.cli.main
 
 
 @pytest.mark.parametrize("package", [resilient, resilient_integrations], ids=lambda package: package.__name__)
