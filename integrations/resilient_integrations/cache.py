@@ -31,17 +31,17 @@ from resilient import (
     chance,
     clock,
 )
+from resilient._arguments import Duration
+from resilient.blocks import Block
 from resilient.context import make_current
 from resilient.observe.listeners import emit, sink
 from resilient.outcome import On
 from resilient_integrations._cache.backends import Backend, MemoryBackend, Stored
-from resilient_integrations._cache.block import Block
 from resilient_integrations._cache.entries import JSON, Entry, Serializer
 from resilient_integrations._cache.flights import Flight
 from resilient_integrations._cache.protection import Called, Origin
 from resilient_integrations._cache.redis import RedisBackend
 from resilient_integrations._cache.settings import (
-    Seconds,
     SerializerLike,
     backend_of,
     fraction_below_one,
@@ -129,14 +129,14 @@ class ResilientCache(Block):
         *,
         name: str = "cache",
         prefix: str = "",
-        ttl: Seconds = 60.0,
-        negative_ttl: Seconds | None = None,
+        ttl: Duration = 60.0,
+        negative_ttl: Duration | None = None,
         jitter: float = 0.1,
-        stale_while_revalidate: Seconds = 0.0,
-        stale_if_error: Seconds = 0.0,
+        stale_while_revalidate: Duration = 0.0,
+        stale_if_error: Duration = 0.0,
         stale_on: On | None = None,
         on_open: OnOpen = "bypass",
-        timeout: Seconds = 0.1,
+        timeout: Duration = 0.1,
         retry: Retry | None = None,
         breaker: CircuitBreaker | None = None,
         origin: Strategy | None = None,
@@ -191,7 +191,7 @@ class ResilientCache(Block):
         self._tell("hit")
         return entry.value
 
-    async def set(self, key: str, value: Any, *, ttl: Seconds | None = None) -> None:
+    async def set(self, key: str, value: Any, *, ttl: Duration | None = None) -> None:
         """Store a value, `None` too, in place of what there is. A load of the key that goes on is not stored any more.
 
         Raises:
@@ -215,7 +215,7 @@ class ResilientCache(Block):
         with self._superseding(full):
             await self._store.delete(full)
 
-    async def get_or_load(self, key: str, loader: Callable[[], Awaitable[T]], *, ttl: Seconds | None = None) -> T:
+    async def get_or_load(self, key: str, loader: Callable[[], Awaitable[T]], *, ttl: Duration | None = None) -> T:
         """The value of a key; where there is none, what `loader()` returns, which is stored.
 
         Of all who ask for a key at a time one asks the backend and the loader, and the others get what it gets, an error too. A
@@ -243,7 +243,7 @@ class ResilientCache(Block):
         return value
 
     def cached(
-        self, *, key: Callable[..., str], ttl: Seconds | None = None
+        self, *, key: Callable[..., str], ttl: Duration | None = None
     ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
         """Decorate an async function, so that calls go through `get_or_load`: `@cache.cached(key=lambda user_id: f"{user_id}")`.
 
@@ -383,7 +383,7 @@ class ResilientCache(Block):
             raise TypeError(msg)
         return self._prefix + key
 
-    def _lifetime(self, ttl: Seconds | None) -> float:
+    def _lifetime(self, ttl: Duration | None) -> float:
         return self._ttl if ttl is None else seconds("ttl", ttl, positive=True)
 
     def _tell(self, result: Result) -> None:

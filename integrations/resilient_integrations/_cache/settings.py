@@ -5,18 +5,16 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, cast
 
+from resilient._arguments import Duration
 from resilient_integrations._cache.backends import Backend, MemoryBackend
 from resilient_integrations._cache.entries import JSON, Serializer
 
-__all__ = ("Seconds", "SerializerLike", "backend_of", "fraction_below_one", "seconds", "serializer_for")
+__all__ = ("SerializerLike", "backend_of", "fraction_below_one", "seconds", "serializer_for")
 
 SerializerLike = Serializer | tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 
-Seconds = float | timedelta
-"""Seconds, as a float or as a `timedelta`."""
 
-
-def seconds(name: str, value: Seconds, *, positive: bool = False) -> float:
+def seconds(name: str, value: Duration, *, positive: bool = False) -> float:
     """A finite duration as float seconds: at least 0, or greater."""
     span = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(span, bool) or not isinstance(span, (int, float)):

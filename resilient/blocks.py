@@ -1,7 +1,10 @@
-"""The block in which something may go on in the background: `async with cache:`."""
+"""Blocks in which something goes on in the background: `async with provider:`, `async with cache:`.
+
+What is not done at the end of the block is cancelled, and awaited. All mutable state: the group of tasks, while the block runs.
+"""
 
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 import anyio
 import anyio.abc
@@ -10,17 +13,23 @@ __all__ = ("Block",)
 
 
 class Block:
-    """What is not done at the end of the block is cancelled. All mutable state: the group, while the block runs."""
+    """A thing that can be entered, once at a time. What goes on meanwhile are tasks of its group."""
 
     _group: anyio.abc.TaskGroup | None = None
+    _entered: ClassVar[str] = "in a block"
+    """What it is while it is entered: for the error where it is entered twice."""
+
+    def _begin(self, group: anyio.abc.TaskGroup) -> None:
+        """Start what goes on from the beginning of the block to its end: nothing, unless a subclass says so."""
 
     async def __aenter__(self) -> Self:
         if self._group is not None:
-            msg = f"{self!r} is in a block already: enter it once, where the program starts"
+            msg = f"{self!r} is {self._entered} already: enter it once, where the program starts"
             raise RuntimeError(msg)
         group = anyio.create_task_group()
         await group.__aenter__()
         self._group = group
+        self._begin(group)
         return self
 
     async def __aexit__(
