@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from resilient._arguments import fraction, integer, number, seconds
 
@@ -29,6 +29,10 @@ _SLICES: Final = 50
 """So many pieces a second a bandwidth is cut into."""
 
 
+End = Literal["reset", "fin", "silence"]
+"""How a connection ends: RST, FIN, or not at all."""
+
+
 @dataclass(slots=True)
 class Weather:
     """What happens to one connection, all faults taken together.
@@ -48,7 +52,7 @@ class Weather:
     size: int = 65_536
     pause: float = 0.0
     after: float = math.inf
-    end: Literal["reset", "fin", "silence"] = "fin"
+    end: End = "fin"
 
     def under_way(self) -> float:
         """Seconds that the next piece of the server is under way."""
@@ -58,7 +62,7 @@ class Weather:
         if size * self.pause <= self.size * pause:  # the rate is size / pause
             self.size, self.pause = size, pause
 
-    def end_after(self, after: int, end: Literal["reset", "fin", "silence"]) -> None:
+    def end_after(self, after: int, end: End) -> None:
         if after < self.after:
             self.after, self.end = after, end
 
@@ -136,7 +140,21 @@ class Drip(Fault):
 
 
 @dataclass(frozen=True, slots=True)
-class Reset(Fault):
+class _End(Fault):
+    """A fault that ends the connection, each in its own way, after so many bytes."""
+
+    after: int = 0
+    _how: ClassVar[End]
+
+    def __post_init__(self) -> None:
+        integer("after", self.after, at_least=0)
+
+    def apply(self, weather: Weather) -> None:
+        weather.end_after(self.after, self._how)
+
+
+@dataclass(frozen=True, slots=True)
+class Reset(_End):
     """The connection is reset (RST), as by a process that crashed.
 
     Attributes:
@@ -144,17 +162,11 @@ class Reset(Fault):
 
     """
 
-    after: int = 0
-
-    def __post_init__(self) -> None:
-        integer("after", self.after, at_least=0)
-
-    def apply(self, weather: Weather) -> None:
-        weather.end_after(self.after, "reset")
+    _how = "reset"
 
 
 @dataclass(frozen=True, slots=True)
-class Truncate(Fault):
+class Truncate(_End):
     """The connection is closed in order (FIN), though not all was sent.
 
     Attributes:
@@ -162,17 +174,11 @@ class Truncate(Fault):
 
     """
 
-    after: int = 0
-
-    def __post_init__(self) -> None:
-        integer("after", self.after, at_least=0)
-
-    def apply(self, weather: Weather) -> None:
-        weather.end_after(self.after, "fin")
+    _how = "fin"
 
 
 @dataclass(frozen=True, slots=True)
-class BlackHole(Fault):
+class BlackHole(_End):
     """The connection stays open, and nothing passes any more in either direction.
 
     Attributes:
@@ -180,13 +186,7 @@ class BlackHole(Fault):
 
     """
 
-    after: int = 0
-
-    def __post_init__(self) -> None:
-        integer("after", self.after, at_least=0)
-
-    def apply(self, weather: Weather) -> None:
-        weather.end_after(self.after, "silence")
+    _how = "silence"
 
 
 @dataclass(frozen=True, slots=True)
