@@ -128,7 +128,7 @@ class Attempt:
         other.classifier = self.classifier
         other.siblings = self.siblings
         other.watch = self.watch
-        other.call_id = self.call_id
+        other.call_id = self.identify()  # both are of one call, whichever is asked first
         other.plain = False
         return other
 

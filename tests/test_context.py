@@ -111,6 +111,15 @@ async def test_tasks_side_by_side_see_their_own_attempts() -> None:
     assert numbers == [1, 1, 2]
 
 
+async def test_all_attempts_of_a_call_have_its_number() -> None:
+    """Whichever of them is asked for it first."""
+    attempt = Attempt(seen)
+    other = attempt.again("hedge")
+
+    assert other.identify() == attempt.identify()
+    assert Attempt(seen).identify() != attempt.identify()
+
+
 async def test_a_call_that_is_closed_in_another_context_leaves_that_alone() -> None:
     """The garbage collector closes a call that was given up wherever it runs."""
     context = copy_context()
