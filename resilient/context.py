@@ -227,18 +227,16 @@ async def _invoke_as_current(attempt: Attempt) -> Any:
     outer, kwargs, watch = current(), attempt.kwargs, attempt.watch
     started, ends = (0.0, ()) if watch is None else (clock.now(), begin_attempt(attempt, watch))
     _current.set(attempt)
-    is_ours = True
     try:
         value = await (attempt.fn(*attempt.args, **kwargs) if kwargs else attempt.fn(*attempt.args))
     except BaseException as error:
-        # A call that was given up may be closed in anybody's context, by the garbage collector: there is nothing of ours in it.
-        is_ours = not isinstance(error, GeneratorExit) or current() is attempt
         if watch is not None:
             tell_attempt_finished(attempt, watch, started, error, ends, failed=True)
+        # A call that was given up may be closed in anybody's context, by the garbage collector: there is nothing of ours in it.
+        if current() is attempt or not isinstance(error, GeneratorExit):
+            _current.set(outer)
         raise
-    finally:
-        if is_ours:
-            _current.set(outer)  # two sets are cheaper than a set and a reset
+    _current.set(outer)  # two sets are cheaper than a set and a reset
     if watch is not None:
         tell_attempt_finished(attempt, watch, started, value, ends, failed=False)
     return value

@@ -322,6 +322,20 @@ async def test_a_call_that_an_inner_gate_refused_costs_nothing(*, exact: bool) -
     assert window.statistics().taken == 3
 
 
+async def test_what_was_taken_in_the_window_before_comes_back_there() -> None:
+    """It counts there by its share, and no more once it was put back; what is older still is gone anyway."""
+    window = SlidingWindow(10, per=1)
+    early, late = window.acquire_nowait(), window.acquire_nowait()
+    await anyio.sleep(1.5)
+    before = window.statistics().taken
+    early.settle(CircuitOpen())
+    after = window.statistics().taken
+    await anyio.sleep(5)
+    late.settle(CircuitOpen())
+
+    assert (before, after, window.statistics().taken) == (1.0, 0.5, 0.0)
+
+
 # -- retuning
 
 
