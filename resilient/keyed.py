@@ -16,8 +16,9 @@ from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from resilient import clock
 from resilient._arguments import integer
+from resilient.strategies.gate import Gate
 
-__all__ = ("Bounded", "Keyed", "Siblings", "Template")
+__all__ = ("Bounded", "Keyed", "Siblings", "Template", "sibling_for")
 
 T = TypeVar("T", bound="Template")
 S = TypeVar("S")
@@ -38,6 +39,11 @@ class Template(Protocol):
         ...
 
 
+def sibling_for(template: T, key: str | None) -> T:
+    """A sibling for the state of a key. Where the state lies elsewhere, it must be told which: see `Gate.for_key`."""
+    return template.for_key(key) if key is not None and isinstance(template, Gate) else template.sibling()
+
+
 class Bounded(Generic[S]):
     """The bounded dictionary of state per key: make one, ask whether one is fresh; the rest follows."""
 
@@ -50,7 +56,8 @@ class Bounded(Generic[S]):
         self._warned = False
 
     @abstractmethod
-    def _make(self) -> S:
+    def _make(self, key: str | None) -> S:
+        """State for a key; for those that share one it is None."""
         raise NotImplementedError
 
     @abstractmethod
@@ -78,7 +85,7 @@ class Bounded(Generic[S]):
     def _add(self, key: str) -> S:
         if len(self._states) >= self.max_keys and not self._forget_some():
             return self._shared()
-        state = self._states[key] = self._make()
+        state = self._states[key] = self._make(key)
         return state
 
     def _forget_some(self) -> bool:
@@ -99,7 +106,7 @@ class Bounded(Generic[S]):
                 self.max_keys,
             )
         if self._overflow is None:
-            self._overflow = self._make()
+            self._overflow = self._make(None)
         return self._overflow
 
 
@@ -123,8 +130,8 @@ class Keyed(Bounded[T]):
         super().__init__(max_keys)
         self.template = template
 
-    def _make(self) -> T:
-        return self.template.sibling()
+    def _make(self, key: str | None) -> T:
+        return sibling_for(self.template, key)
 
     def _is_fresh(self, state: T, now: float) -> bool:
         return state.is_fresh(now)
@@ -143,8 +150,8 @@ class Siblings(Bounded[tuple[Template, ...]]):
         super().__init__(max_keys)
         self.templates = tuple(templates)
 
-    def _make(self) -> tuple[Template, ...]:
-        return tuple([template.sibling() for template in self.templates])  # a tuple made of a generator keeps room to grow
+    def _make(self, key: str | None) -> tuple[Template, ...]:
+        return tuple([sibling_for(template, key) for template in self.templates])  # one made of a generator keeps room to grow
 
     def _is_fresh(self, state: tuple[Template, ...], now: float) -> bool:
         return all(part.is_fresh(now) for part in state)

@@ -7,6 +7,7 @@ others who name it, so it is handed out as a `Share`, which is never copied.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from resilient.keyed import sibling_for
 from resilient.policy.names import FIXED_DELAY, BudgetRef, Names
 from resilient.strategies.base import Strategy
 from resilient.strategies.budget import Budget
@@ -30,6 +31,7 @@ def cook(
     *,
     used: Mapping[str, Strategy] = _NOTHING,
     find_budget: FindBudget | None = None,
+    key: str | None = None,
 ) -> dict[str, Strategy]:
     """The strategies of a policy by the names of its fields, outermost first.
 
@@ -38,6 +40,7 @@ def cook(
         names: where it looks up what the policy names.
         used: what was made of the policy before this one: state is taken over from it where only settings changed.
         find_budget: finds the budgets that are named, in place of `names`; None from it leaves the budget out.
+        key: whose state it is; None for calls of any key.
 
     Raises:
         ValueError: the policy names what is not there.
@@ -49,7 +52,7 @@ def cook(
         before = used.get(place)
         strategy = template
         if isinstance(template, Gate):
-            strategy = _gate(template, before)
+            strategy = _gate(template, before, key)
         elif isinstance(template, (Retry, Hedge)):
             ref = policy.retry_budget if isinstance(template, Retry) else policy.hedge_budget
             budget = template.budget
@@ -65,10 +68,10 @@ def cook(
     return made
 
 
-def _gate(template: Gate, before: Strategy | None) -> Gate:
+def _gate(template: Gate, before: Strategy | None, key: str | None) -> Gate:
     if type(before) is type(template) and isinstance(before, Gate) and before.retune(template):
         return before
-    return template.sibling()
+    return sibling_for(template, key)
 
 
 def _budget(template: Budget, before: Budget | None) -> Budget:

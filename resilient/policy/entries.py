@@ -76,7 +76,7 @@ class Entries(Bounded[Entry]):
         super().__init__(max_keys)
         self.find = self._states.get
 
-    def _make(self) -> Entry:
+    def _make(self, key: str | None) -> Entry:
         return Entry()
 
     def _is_fresh(self, state: Entry, now: float) -> bool:

@@ -247,7 +247,13 @@ class Resilience:
             try:
                 classifier = self._classifier(policy, missing)
                 policy = self._with_trigger(policy, missing)
-                parts = cook(policy, self.names, used=before, find_budget=lambda ref: self._budget(ref, missing))
+                parts = cook(
+                    policy,
+                    self.names,
+                    used=before,
+                    find_budget=lambda ref: self._budget(ref, missing),
+                    key=entry.name or None,  # those that share an entry have none
+                )
                 pipeline = Pipeline(*parts.values(), classify=classifier)
             except (NoClassifier, BudgetDenied) as denied:
                 kind, name = type(denied), denied.name

@@ -89,6 +89,13 @@ class Gate(Strategy):
     def sibling(self) -> Self:
         """A new gate with the same settings and fresh state."""
 
+    def for_key(self, key: str) -> Self:
+        """A sibling for the state of a key. One whose state lies outside of the process has it there under the key.
+
+        The default is a sibling like any other: an instance is a state.
+        """
+        return self.sibling()
+
     @abstractmethod
     def is_fresh(self, now: float) -> bool:
         """Whether its state equals that of a new sibling, so that nothing is lost when it is forgotten."""

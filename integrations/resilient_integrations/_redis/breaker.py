@@ -16,13 +16,13 @@ from resilient._arguments import Duration, integer, seconds
 from resilient.strategies.breaker_states import BreakerMachine, Closed, Happening, Order
 from resilient.strategies.gate import announce
 from resilient_integrations._redis.scripts import PEERS, RELEASE, TRIP
-from resilient_integrations._redis.sharing import Shared, shared
+from resilient_integrations._redis.sharing import Shared, SharedGate, shared
 from resilient_integrations._redis.store import RedisStore, Reply, microseconds
 
 __all__ = ("RedisCircuitBreaker",)
 
 
-class RedisCircuitBreaker(CircuitBreaker):
+class RedisCircuitBreaker(SharedGate, CircuitBreaker):
     """A circuit breaker whose trips are heard by others of the same name, and which hears theirs.
 
     It opens also where `quorum` others are open; then for as long as they are, or as it would, if that is longer, and with the
@@ -63,15 +63,8 @@ class RedisCircuitBreaker(CircuitBreaker):
         other._set_up(self.where, self.quorum, self.every)  # noqa: SLF001  our own class
         return other
 
-    def named(self, name: str) -> Self:
-        """One with the same settings that tells and hears under another name."""
-        other = self.sibling()
-        other.name = name
-        other.where = shared(self.where.store, "breaker", name)
-        return other
-
     def retune(self, template: Any) -> bool:
-        if not self.where.is_same_state(template.where) or not super().retune(template):
+        if not super().retune(template):
             return False
         self.quorum, self.every = template.quorum, template.every
         return True

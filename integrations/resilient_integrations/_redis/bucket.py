@@ -7,7 +7,7 @@ processes. All mutable state besides that of a `TokenBucket`: how many sleep, `_
 """
 
 import math
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from resilient import RateLimited, TokenBucket, Verdict, clock
 from resilient._arguments import Duration
@@ -16,7 +16,7 @@ from resilient.strategies.flow import FlowSettings
 from resilient.strategies.gate import Lease
 from resilient.strategies.limiter import Tokens
 from resilient_integrations._redis.scripts import RETURN, TAKE
-from resilient_integrations._redis.sharing import OnStoreError, Shared, must_wait, shared
+from resilient_integrations._redis.sharing import OnStoreError, Shared, SharedGate, must_wait, shared
 from resilient_integrations._redis.store import RedisStore, Reply, microseconds
 
 __all__ = ("RedisTokenBucket",)
@@ -25,7 +25,7 @@ _FASTEST: Final = 1e6
 """Tokens in a second: each takes a whole number of microseconds."""
 
 
-class RedisTokenBucket(TokenBucket):
+class RedisTokenBucket(SharedGate, TokenBucket):
     """At most `rate` calls in `per` seconds, and `burst` at once, over all processes that share the store and the name.
 
     It has the face of a `TokenBucket`, but for `acquire_nowait`: while the store answers, that is a `RuntimeError`. The clock
@@ -79,19 +79,6 @@ class RedisTokenBucket(TokenBucket):
         other.where = self.where
         other._reserved = 0  # noqa: SLF001  our own class
         return other
-
-    def named(self, name: str) -> Self:
-        """One with the same settings and a state of its own: for each tenant, say."""
-        other = self.sibling()
-        other.name = name
-        other.where = shared(self.where.store, "bucket", name, self.where.on_store_error)
-        return other
-
-    def retune(self, template: Any) -> bool:
-        if not self.where.is_same_state(template.where):
-            return False
-        self.where = template.where
-        return super().retune(template)
 
     def is_fresh(self, now: float) -> bool:
         return not self._reserved and super().is_fresh(now)

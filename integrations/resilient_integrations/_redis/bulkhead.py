@@ -21,7 +21,7 @@ from resilient.chance import source as random
 from resilient.context import time_left
 from resilient.strategies.gate import Lease, Permit, announce
 from resilient_integrations._redis.scripts import ACQUIRE, RELEASE, RENEW
-from resilient_integrations._redis.sharing import OnStoreError, Shared, must_wait, shared
+from resilient_integrations._redis.sharing import OnStoreError, Shared, SharedGate, must_wait, shared
 from resilient_integrations._redis.store import RedisStore, Reply, microseconds
 
 __all__ = ("LeaseLost", "RedisBulkhead", "RedisBulkheadStatistics")
@@ -59,7 +59,7 @@ class RedisBulkheadStatistics(BulkheadStatistics):
     lost: int
 
 
-class RedisBulkhead(Bulkhead):
+class RedisBulkhead(SharedGate, Bulkhead):
     """At most `max_concurrent` calls at a time, over all processes that share the store and the name.
 
     It has the face of a `Bulkhead`, but for `acquire_nowait`: while the store answers, that is a `RuntimeError`.
@@ -114,25 +114,22 @@ class RedisBulkhead(Bulkhead):
 
     def sibling(self) -> Self:
         """Another one on the same state in the store."""
-        return self.named(self.name)
-
-    def named(self, name: str) -> Self:
-        """One with the same settings and a state of its own: for each tenant, say."""
-        return type(self)(
+        other = type(self)(
             self.where.store,
             self.max_concurrent,
             max_queue=self.max_queue,
             queue_timeout=self.queue_timeout,
             lease=self.lease,
-            name=name,
-            on_store_error=self.where.on_store_error,
+            name=self.name,
         )
+        other.where = self.where
+        return other
 
     def retune(self, template: Any) -> bool:
-        if not self.where.is_same_state(template.where):
+        if not super().retune(template):
             return False
-        self.where, self.lease = template.where, template.lease
-        return super().retune(template)
+        self.lease = template.lease
+        return True
 
     def is_calm(self, now: float) -> bool:
         """A hedge never waits, not even for the store: it is sent only while the decision is local."""

@@ -60,7 +60,7 @@ class RedisStore:
     Args:
         url: `redis://`, `rediss://` or `unix://`.
         timeout: seconds that a limit waits for an answer, connecting included, above 0 (default 0.1).
-        prefix: what all keys begin with (default `"resilient"`). Limits are one where prefix, kind and name are the same.
+        prefix: what all keys begin with (default `"resilient"`). Limits are one where prefix, kind, name and key are the same.
         breaker: refuses to ask a store that does not answer (default: opens after 3 failures in a row, for 1 to 5 seconds).
         options: others of `redis.asyncio.Redis.from_url`, e.g. `password`. Timeouts and retries are the store's own business.
 
