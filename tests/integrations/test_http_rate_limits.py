@@ -38,8 +38,46 @@ HINTS: list[tuple[dict[str, str], tuple[int, float] | None]] = [
     ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795000060000"}, (0, 60)),
     ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1794999000"}, (0, 0)),
     ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1795000060", "Date": "Wed, 18 Nov 2026 11:06:50 GMT"}, (0, 50)),
+    # of language models: buckets that fill evenly, and tell when they are full
+    ({"X-RateLimit-Limit-Requests": "60", "X-RateLimit-Remaining-Requests": "59", "X-RateLimit-Reset-Requests": "1s"}, (59, 1)),
+    (
+        {"X-RateLimit-Limit-Requests": "200", "X-RateLimit-Remaining-Requests": "7", "X-RateLimit-Reset-Requests": "7m12s"},
+        (7, 432),
+    ),
+    (
+        {"X-RateLimit-Limit-Requests": "10000", "X-RateLimit-Remaining-Requests": "9999", "X-RateLimit-Reset-Requests": "6ms"},
+        (9999, 0.006),
+    ),
+    ({"X-RateLimit-Remaining-Requests": "3", "X-RateLimit-Reset-Requests": "1h0m2.5s"}, (3, 3602.5)),
+    ({"X-RateLimit-Remaining-Requests": "3", "X-RateLimit-Reset-Requests": "10"}, (3, 10)),
+    ({"X-RateLimit-Limit-Requests": "60", "X-RateLimit-Remaining-Requests": "0", "X-RateLimit-Reset-Requests": "1m0s"}, (0, 1)),
+    ({"X-RateLimit-Remaining-Requests": "0", "X-RateLimit-Reset-Requests": "1m0s"}, (0, 60)),
+    ({"X-RateLimit-Limit-Requests": "0", "X-RateLimit-Remaining-Requests": "0", "X-RateLimit-Reset-Requests": "1m0s"}, (0, 60)),
+    ({"X-RateLimit-Remaining-Tokens": "0", "X-RateLimit-Reset-Tokens": "6m0s"}, None),
+    (
+        {
+            "Anthropic-RateLimit-Requests-Limit": "50",
+            "Anthropic-RateLimit-Requests-Remaining": "49",
+            "Anthropic-RateLimit-Requests-Reset": "2026-11-18T11:07:00Z",
+            "Date": "Wed, 18 Nov 2026 11:06:50 GMT",
+        },
+        (49, 10),
+    ),
+    (
+        {
+            "Anthropic-RateLimit-Requests-Limit": "50",
+            "Anthropic-RateLimit-Requests-Remaining": "0",
+            "Anthropic-RateLimit-Requests-Reset": "2026-11-18T12:07:40+01:00",
+            "Date": "Wed, 18 Nov 2026 11:06:50 GMT",
+        },
+        (0, 1),
+    ),
+    ({"Anthropic-RateLimit-Tokens-Remaining": "0", "Anthropic-RateLimit-Tokens-Reset": "2026-11-18T11:07:00Z"}, None),
     # what is no hint
     ({"RateLimit": ""}, None),
+    ({"X-RateLimit-Remaining-Requests": "3", "X-RateLimit-Reset-Requests": ""}, None),
+    ({"X-RateLimit-Remaining-Requests": "3", "X-RateLimit-Reset-Requests": "5 minutes"}, None),
+    ({"Anthropic-RateLimit-Requests-Remaining": "3", "Anthropic-RateLimit-Requests-Reset": "2026-11-18T11:07:00"}, None),
     ({"RateLimit": '"default";r=5'}, None),
     ({"RateLimit": '"default";r=-5;t=30'}, None),
     ({"RateLimit": '"default";r=5.5;t=30'}, None),
