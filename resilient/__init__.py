@@ -53,6 +53,7 @@ from resilient.strategies.gate import Gate, Permit
 from resilient.strategies.hedge import Hedge, HedgeStatistics
 from resilient.strategies.latency import FixedDelay, Latency, Percentile, Trigger
 from resilient.strategies.leaky_bucket import LeakyBucket, LeakyBucketStatistics
+from resilient.strategies.limiter import Quota
 from resilient.strategies.lingering import Lingering
 from resilient.strategies.rate_limit import TokenBucket, TokenBucketStatistics
 from resilient.strategies.retry import Retry
@@ -119,6 +120,7 @@ __all__ = (
     "PolicyNotFound",
     "Provider",
     "ProviderError",
+    "Quota",
     "RateHint",
     "RateLimited",
     "Rejected",

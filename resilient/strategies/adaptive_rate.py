@@ -176,6 +176,11 @@ class AdaptiveRate(Flow):
         opening = self._opening(now, tokens + ahead)
         return opening - now + super()._delay(opening, tokens, ahead)
 
+    def _there(self, now: float) -> float:
+        if self._opening(now, 1) > now:
+            return 0.0
+        return min(super()._there(now), self._left) if now < self._left_until else super()._there(now)
+
     def _opening(self, now: float, tokens: int) -> float:
         """When so many tokens may be taken, as far as the server has said something: not before now."""
         opening = max(now, self._opens_at, self._left_until if tokens > self._left else now)
@@ -271,14 +276,14 @@ class AdaptiveRate(Flow):
 
     def statistics(self) -> AdaptiveRateStatistics:
         """A snapshot."""
-        now, settings = clock.now(), self._settings
+        now = clock.now()
         left = int(max(0, self._left)) if now < self._left_until else None
         return AdaptiveRateStatistics(
             self.rate,
             self.per,
             self.floor,
             self.ceiling,
-            (settings.most - self._backlog(now)) / settings.unit,
+            super()._there(now),
             self.burst,
             self.queued,
             self._opening(now, 1) - now,

@@ -86,6 +86,12 @@ class Flow(Limiter):
         """How many tokens one call may take."""
         return self._settings.size
 
+    @property
+    def window(self) -> float:
+        """Seconds in which so many flow in."""
+        settings = self._settings
+        return settings.size * settings.per / settings.rate
+
     def is_fresh(self, now: float) -> bool:
         return not self._line and not self._backlog(now)
 
@@ -126,6 +132,10 @@ class Flow(Limiter):
         units = tokens * settings.unit
         lacking = self._backlog(now) + ahead * settings.unit + units - max(units, settings.at_once)
         return -(-lacking // settings.flow) / 1e9 if lacking > 0 else 0.0
+
+    def _there(self, now: float) -> float:
+        settings = self._settings
+        return (settings.most - self._backlog(now)) / settings.unit
 
     def _backlog(self, now: float) -> int:
         """Units that have not drained yet."""

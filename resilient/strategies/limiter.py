@@ -1,15 +1,17 @@
 """What all rate limiters share: one rule for waiting, for refusing, and for taking several tokens at a time.
 
-A limiter of its own kind says three things: take so many tokens if they are there (`_take`), how long until they are
-(`_delay`), and undo a take (`put_back`). The rest is here. A call takes what is there unless somebody waits; it is refused at
-once where its tokens would come too late; otherwise it waits in line, first come, first served. Only the first in line sleeps
-until its tokens are there, the others until they are first: a wait that is given up leaves nothing behind.
+A limiter of its own kind says four things: take so many tokens if they are there (`_take`), how long until they are
+(`_delay`), how many there are (`_there`), and undo a take (`put_back`). The rest is here. A call takes what is there unless
+somebody waits; it is refused at once where its tokens would come too late; otherwise it waits in line, first come, first
+served. Only the first in line sleeps until its tokens are there, the others until they are first: a wait that is given up
+leaves nothing behind.
 
 All mutable state: the line of waiters, made when somebody first waits, and the sum of what they want, `_wanted`.
 """
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
@@ -22,10 +24,28 @@ from resilient.strategies.gate import Gate, Lease, announce
 from resilient.strategies.outbox import Outbox
 from resilient.strategies.waiting import Line, Waiter
 
-__all__ = ("Limiter", "Tokens")
+__all__ = ("Limiter", "Quota", "Tokens")
 
 _SHORTEST: Final = 1e-6
 """Seconds: a clock of floats need not move in less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a limiter lets through, and what is left of it: what a server tells its clients.
+
+    Attributes:
+        limit: how many tokens there can be at once.
+        window: seconds in which so many come back.
+        remaining: how many there are now beyond what those want who wait, fractions included; at least 0.0.
+        reset: seconds until all are there again, as far as is known now.
+
+    """
+
+    limit: int
+    window: float
+    remaining: float
+    reset: float
 
 
 class Limiter(Gate):
@@ -48,7 +68,16 @@ class Limiter(Gate):
     @property
     @abstractmethod
     def most(self) -> int:
-        """How many tokens one call may take."""
+        """How many tokens one call may take: as many as there can be at once."""
+
+    @property
+    @abstractmethod
+    def window(self) -> float:
+        """Seconds in which so many come back."""
+
+    @abstractmethod
+    def _there(self, now: float) -> float:
+        """How many tokens there are, fractions included. Whether others wait is not asked here."""
 
     @abstractmethod
     def _take(self, now: float, tokens: int) -> int | None:
@@ -137,6 +166,12 @@ class Limiter(Gate):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         pass
+
+    def quota(self) -> Quota:
+        """What is left of the limit now. Reading it changes nothing."""
+        now, most = clock.now(), self.most
+        left = self._there(now) - self._wanted
+        return Quota(most, self.window, max(0.0, left), self._delay(now, most, self._wanted))
 
     @property
     def queued(self) -> int:

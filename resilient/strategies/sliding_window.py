@@ -220,6 +220,11 @@ class SlidingWindow(Limiter):
         return self._per
 
     @property
+    def window(self) -> float:
+        """Seconds in which `limit` tokens come back: `per`."""
+        return self._per
+
+    @property
     def exact(self) -> bool:
         """Whether it counts, and does not estimate."""
         return isinstance(self._count, _Log)
@@ -260,6 +265,9 @@ class SlidingWindow(Limiter):
 
     def _take(self, now: float, tokens: int) -> int | None:
         return self._count.take((now * 1e9).__round__(), tokens)
+
+    def _there(self, now: float) -> float:
+        return self.limit - self._count.taken(_nanoseconds(now))
 
     def _delay(self, now: float, tokens: int, ahead: int = 0) -> float:
         return self._count.delay(_nanoseconds(now), tokens, ahead) / 1e9

@@ -21,6 +21,7 @@ from resilient import (
     Kind,
     LeakyBucket,
     RateLimited,
+    Rejected,
     RetryableError,
     SlidingWindow,
     TimeoutExceeded,
@@ -29,6 +30,7 @@ from resilient import (
     listening,
 )
 from resilient.observe.events import CallRejected, Event
+from resilient.strategies.limiter import Tokens
 from resilient_integrations.asgi import ResilientMiddleware, client_ip
 
 pytestmark = pytest.mark.anyio
@@ -80,30 +82,39 @@ async def test_who_asks_for_too_much_is_answered_429_before_the_body_is_read() -
     [
         (TokenBucket(10, burst=20, per=2, name='a "b"\\\n'), "\"a 'b'/\";q=20;w=4", "\"a 'b'/\";r=18;t=1"),
         (LeakyBucket(1, capacity=5), '"leaky_bucket";q=5;w=5', '"leaky_bucket";r=3;t=2'),
-        (SlidingWindow(5, per=60), '"sliding_window";q=5;w=60', '"sliding_window";r=3'),
-        (SlidingWindow(5, per=0.5, exact=True), '"sliding_window";q=5;w=1', '"sliding_window";r=3'),
-        (AdaptiveRate(50), None, None),
+        (SlidingWindow(5, per=60), '"sliding_window";q=5;w=60', '"sliding_window";r=3;t=105'),
+        (SlidingWindow(5, per=0.5, exact=True), '"sliding_window";q=5;w=1', '"sliding_window";r=3;t=1'),
+        (AdaptiveRate(50, burst=100), '"adaptive_rate";q=100;w=2', '"adaptive_rate";r=98;t=1'),
     ],
     ids=lambda value: type(value).__name__,
 )
-async def test_what_is_left_is_told_on_successes_too(limiter: Any, policy: str | None, left: str | None) -> None:
-    """Beside the fields of the application; by a limiter that knows."""
+async def test_what_is_left_is_told_on_successes_too(limiter: Any, policy: str, left: str) -> None:
+    """Beside the fields of the application; by every limiter."""
     app = ResilientMiddleware(Service(), rate_limit=limiter.sibling())
     await get(app)
     answer = await get(app)
 
     assert answer.fields["x-own"] == "1"
-    assert answer.fields.get("ratelimit-policy") == policy
-    assert answer.fields.get("ratelimit") == left
+    assert answer.fields["ratelimit-policy"] == policy
+    assert answer.fields["ratelimit"] == left
 
 
-async def test_a_limiter_without_a_quota_to_tell_refuses_all_the_same() -> None:
-    """429, without the fields."""
-    app = ResilientMiddleware(Service(), rate_limit=AdaptiveRate(1, max_wait=0))
-    answers = await run_many(app, 2)
+async def test_a_limiter_that_cannot_ask_its_store_is_no_matter_of_quota() -> None:
+    """503: the client has done nothing wrong, and may be told nothing of what is left."""
 
-    assert [answer.status for answer in answers] == [200, 429]
-    assert set(answers[1].fields) == {"retry-after", "content-type", "content-length", "cache-control"}
+    class StoreUnavailable(Rejected):
+        """What a limiter that processes share refuses with while its store does not answer."""
+
+    class Shared(TokenBucket):
+        """Such a limiter."""
+
+        def admit(self, now: float, tokens: int = 1) -> Tokens | None:
+            raise StoreUnavailable(self.name)
+
+    answer = await get(ResilientMiddleware(Service(), rate_limit=Shared(1)))
+
+    assert answer.status == 503
+    assert set(answer.fields) == {"retry-after", "content-type", "content-length", "cache-control"}
 
 
 async def test_each_key_has_its_own_limit() -> None:
@@ -541,7 +552,10 @@ async def test_refusals_are_told_like_all_others() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"bulkhead": 100}, "bulkhead=100: expected a strategy that admits or refuses"),
+        ({"bulkhead": 100}, "bulkhead=100: expected a Bulkhead or an AdaptiveLimit"),
+        ({"bulkhead": TokenBucket(1)}, "calls a second goes into rate_limit="),
+        ({"rate_limit": Bulkhead(1)}, r"expected a limiter, TokenBucket\(10\) say .* goes into bulkhead="),
+        ({"rate_limit": Keyed(Bulkhead(1)), "key": client_ip()}, "rate_limit=<Keyed: .* or a Keyed of one"),
         ({"rate_limit": Keyed(TokenBucket(1))}, r"rate_limit= is Keyed and needs key="),
         ({"rate_limit": TokenBucket(1), "key": client_ip()}, "has no effect"),
         ({"timeout": 0}, "timeout=0 is out of range"),

@@ -13,7 +13,8 @@ from random import Random
 from typing import Any, Final
 
 from resilient.errors import Rejected, ResilienceError, TimeoutExceeded
-from resilient_integrations._asgi.quota import Field, quota_fields, quota_of
+from resilient.strategies.limiter import Limiter
+from resilient_integrations._asgi.quota import Field, quota_fields
 from resilient_integrations._asgi.types import Scope, Send
 
 __all__ = ("Answer", "answer_to")
@@ -65,7 +66,7 @@ class Answer:
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": self.body["title"]})
 
 
-def answer_to(error: ResilienceError, random: Random, limiter: Any = None) -> Answer | None:
+def answer_to(error: ResilienceError, random: Random, limiter: Limiter | None = None) -> Answer | None:
     """What is answered for an error; None for one that is no refusal. `limiter` is the one that refused, where one did: 429."""
     if isinstance(error, TimeoutExceeded):
         return Answer(504, _problem(504, error.reason), ())
@@ -76,10 +77,8 @@ def answer_to(error: ResilienceError, random: Random, limiter: Any = None) -> An
     if limiter is None:
         return Answer(503, _problem(503, error.reason, f"{_IANA}temporary-reduced-capacity", retry_after=later), fields)
     problem = _problem(429, error.reason, f"{_IANA}quota-exceeded", retry_after=later)
-    quota = quota_of(limiter)
-    if quota is None:
-        return Answer(429, problem, fields)
-    return Answer(429, {**problem, "violated-policies": [quota.name]}, (*fields, *quota_fields(quota)))
+    problem["violated-policies"] = [limiter.name]
+    return Answer(429, problem, (*fields, *quota_fields(limiter)))
 
 
 def _problem(status: int, reason: str, kind: str = "about:blank", **more: Any) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import anyio.lowlevel
 from resilient.errors import TimeoutExceeded
 from resilient.outcome import CANCELLED, SUCCESS, Health, Kind, Verdict, judge
 from resilient.strategies.gate import Gate, Lease
-from resilient_integrations._asgi.quota import quota_fields, quota_of
+from resilient.strategies.limiter import Limiter
+from resilient_integrations._asgi.quota import quota_fields
 from resilient_integrations._asgi.types import App, Message, Receive, Scope, Send
 
 __all__ = ("Exchange",)
@@ -56,7 +57,7 @@ class Exchange:
         self._send = send
         self.expiry = expiry
         self.limit = anyio.CancelScope(deadline=anyio.current_time() + expiry.seconds)
-        self.limiter: Gate | None = None
+        self.limiter: Limiter | None = None
         self.over_quota = False
         self.leases: list[tuple[Gate, Lease]] = []
         self.started = False
@@ -104,8 +105,9 @@ class Exchange:
         status = message.get("status", _STARTS[kind])
         for gate, lease in self.leases:
             lease.returned(_verdict(gate, status))
-        quota = quota_of(self.limiter) if kind == "http.response.start" else None
-        return message if quota is None else {**message, "headers": [*message.get("headers", ()), *quota_fields(quota)]}
+        if self.limiter is None or kind != "http.response.start":
+            return message
+        return {**message, "headers": [*message.get("headers", ()), *quota_fields(self.limiter)]}
 
     def settle(self, error: BaseException | None = None, *, verdict: Verdict | None = None) -> None:
         """Give back what is held. See `Lease.settle`."""

@@ -18,11 +18,12 @@ import anyio.lowlevel
 
 from resilient import clock
 from resilient._arguments import Duration, seconds
-from resilient.errors import DeadlineExceeded, Rejected, ResilienceError, TimeoutExceeded
+from resilient.errors import DeadlineExceeded, ResilienceError, TimeoutExceeded
 from resilient.keyed import Keyed
 from resilient.observe.events import TimedOut
 from resilient.observe.listeners import emit_notable, sink
 from resilient.strategies.gate import Gate
+from resilient.strategies.limiter import Limiter
 from resilient_integrations._asgi.answers import answer_to
 from resilient_integrations._asgi.exchange import Exchange
 from resilient_integrations._asgi.shedding import LoopLag, Shedder, fullness
@@ -33,6 +34,11 @@ __all__ = ("ResilientMiddleware",)
 _random: Final = Random()  # noqa: S311  jitter, not a secret
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _REQUESTS: Final = frozenset({"http", "websocket"})
+_EXPECTED: Final = {
+    "rate_limit": "a limiter, TokenBucket(10) say (a limit of what runs at a time goes into bulkhead=)",
+    "bulkhead": "a Bulkhead or an AdaptiveLimit (a limit of calls a second goes into rate_limit=)",
+    "circuit_breaker": "a CircuitBreaker (a limit of calls a second goes into rate_limit=)",
+}
 
 
 class ResilientMiddleware:
@@ -44,8 +50,9 @@ class ResilientMiddleware:
 
     Args:
         app: the application.
-        rate_limit: a `TokenBucket`, `SlidingWindow` or `LeakyBucket` (or any other limiter). What is left of it is told in the
-            fields `RateLimit` and `RateLimit-Policy`, on successes too. One with `max_wait=0` refuses at once.
+        rate_limit: a limiter: a `TokenBucket`, `SlidingWindow`, `LeakyBucket`, `AdaptiveRate`, or one that processes share. What
+            is left of it is told in the fields `RateLimit` and `RateLimit-Policy`, on successes too. With `max_wait=0` it
+            refuses at once.
         bulkhead: a `Bulkhead` or `AdaptiveLimit`. A slot is out until the response has been sent.
         circuit_breaker: a `CircuitBreaker` around the application. An exception is a failure, and so is a status from 500 on and
             the `timeout`; its own `classify=` is asked with the status where that judges values.
@@ -72,7 +79,7 @@ class ResilientMiddleware:
         self,
         app: App,
         *,
-        rate_limit: Gate | Keyed[Any] | None = None,
+        rate_limit: Limiter | Keyed[Any] | None = None,
         bulkhead: Gate | Keyed[Any] | None = None,
         circuit_breaker: Gate | Keyed[Any] | None = None,
         key: Key | None = None,
@@ -144,7 +151,9 @@ class ResilientMiddleware:
     async def _admit(self, exchange: Exchange, scope: Scope) -> None:
         """Take a permit of each limit in order; where one refuses, the others get theirs back."""
         key = "" if self._key is None else self._key(scope)
-        limiter, breaker, bulkhead = (_of(part, key) for part in (self._rate_limit, self._circuit_breaker, self._bulkhead))
+        limiter: Limiter | None = _of(self._rate_limit, key)
+        breaker: Gate | None = _of(self._circuit_breaker, key)
+        bulkhead: Gate | None = _of(self._bulkhead, key)
         exchange.limiter = limiter
         try:
             if limiter is not None:
@@ -162,22 +171,24 @@ class ResilientMiddleware:
         if limiter is not None:
             exchange.leases.pop(0)[1].settle()  # it is spent, however the application ends
 
-    async def _count(self, exchange: Exchange, limiter: Gate) -> None:
+    async def _count(self, exchange: Exchange, limiter: Limiter) -> None:
         try:
             exchange.leases.append((limiter, await limiter.acquire()))
-        except Rejected:
+        except limiter.refusal:  # what else it refuses with, because its store does not answer say, is no matter of quota
             exchange.over_quota = True
             raise
 
 
-def _of(part: Gate | Keyed[Any] | None, key: str) -> Gate | None:
+def _of(part: Gate | Keyed[Any] | None, key: str) -> Any:
+    """The strategy itself, or that of the key."""
     return part[key] if isinstance(part, Keyed) else part
 
 
 def _check(parts: dict[str, Gate | Keyed[Any] | None], key: Key | None) -> None:
     for name, part in parts.items():
-        if part is not None and not isinstance(part, (Gate, Keyed)):
-            msg = f"{name}={part!r}: expected a strategy that admits or refuses, or a Keyed of one"
+        strategy: Any = part.template if isinstance(part, Keyed) else part
+        if strategy is not None and (not isinstance(strategy, Gate) or isinstance(strategy, Limiter) != (name == "rate_limit")):
+            msg = f"{name}={part!r}: expected {_EXPECTED[name]}, or a Keyed of one"
             raise TypeError(msg)
     keyed = [name for name, part in parts.items() if isinstance(part, Keyed)]
     if keyed and key is None:
