@@ -131,6 +131,14 @@ class Gate(Strategy):
         """
         raise NotImplementedError
 
+    async def at_once(self, deadline: float) -> Permit:
+        """A permit for a hedge, which never waits in line: what it doubles is on its way. Raises `Rejected`. See `wait`.
+
+        Called where `admit` has none. The default refuses; a gate that must ask outside of the process does, for a round trip
+        is no line.
+        """
+        raise self.refuse(clock.now())
+
     def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         return guarded((self,), call, attempt)
 
@@ -281,9 +289,8 @@ async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
         for gate in gates:
             permit = gate.admit(started)
             if permit is None:
-                if attempt is not None and attempt.kind == "hedge":
-                    raise gate.refuse(started)  # noqa: TRY301  a hedge never waits: the leg that it doubles is on its way
-                permit = await gate.wait(attempt.deadline if attempt is not None else math.inf)
+                waiting = gate.at_once if attempt is not None and attempt.kind == "hedge" else gate.wait
+                permit = await waiting(attempt.deadline if attempt is not None else math.inf)
                 started = clock.now()
             held.append(permit)
             if gate.outbox:

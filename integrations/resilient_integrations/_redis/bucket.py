@@ -13,7 +13,7 @@ from resilient import RateLimited, TokenBucket, Verdict, clock
 from resilient._arguments import Duration
 from resilient.context import time_left
 from resilient.strategies.flow import FlowSettings
-from resilient.strategies.gate import Lease
+from resilient.strategies.gate import Lease, Permit
 from resilient.strategies.limiter import Tokens
 from resilient_integrations._redis.scripts import RETURN, TAKE
 from resilient_integrations._redis.sharing import OnStoreError, Shared, SharedGate, must_wait, shared
@@ -83,10 +83,6 @@ class RedisTokenBucket(SharedGate, TokenBucket):
     def is_fresh(self, now: float) -> bool:
         return not self._reserved and super().is_fresh(now)
 
-    def is_calm(self, now: float) -> bool:
-        """A hedge never waits, not even for the store: it is sent only while the decision is local."""
-        return not self.where.store.is_up(now)
-
     def ready_in(self, now: float) -> float:
         if self.where.store.is_up(now) or self.where.on_store_error == "allow":
             return 0.0
@@ -96,17 +92,12 @@ class RedisTokenBucket(SharedGate, TokenBucket):
         return None if self.where.store.is_up(now) else self._admit_alone(now, tokens)
 
     async def wait(self, deadline: float, tokens: int = 1) -> Tokens:
-        now = clock.now()
-        if self.where.store.is_up(now):
-            limit = time_left(deadline)
-            if -math.inf < limit <= 0.0:
-                raise self.refuse(now, tokens)
-            permit = await self._take_there(tokens, deadline, limit)
-            if permit is not None:
-                return permit
-            if -math.inf < time_left(deadline) <= 0.0:  # no answer in the time that there was says nothing of the store
-                raise self.refuse(clock.now(), tokens)
-        return self._admit_alone(clock.now(), tokens) or await super().wait(deadline, tokens)
+        permit = await self._take_there(tokens, deadline, self.max_wait or 0.0)
+        return permit or self._admit_alone(clock.now(), tokens) or await super().wait(deadline, tokens)
+
+    async def at_once(self, deadline: float) -> Permit:
+        permit = await self._take_there(1, deadline, 0.0)
+        return permit or self._admit_alone(clock.now(), 1) or await super().at_once(deadline)
 
     def acquire_nowait(self, tokens: int = 1) -> Lease:
         if self.where.store.is_up(clock.now()):
@@ -139,20 +130,26 @@ class RedisTokenBucket(SharedGate, TokenBucket):
             raise self.where.unavailable(self.name, now)
         return _Free((self, tokens, 0)) if self.where.on_store_error == "allow" else super().admit(now, tokens)
 
-    async def _take_there(self, tokens: int, deadline: float, limit: float) -> Tokens | None:
+    async def _take_there(self, tokens: int, deadline: float, patience: float) -> Tokens | None:
         """Take tokens in the store, and wait for their time. None where it does not answer."""
-        patience = microseconds(min(limit, self.max_wait or 0.0))
+        if not self.where.store.is_up(clock.now()):
+            return None
+        limit = time_left(deadline)
+        if -math.inf < limit <= 0.0:
+            raise self.refuse(clock.now(), tokens)
         cost = self._cost
         reply = await self.where.store.ask(
             TAKE,
             self.where.key,
             tokens * cost,
             self.burst * cost,
-            patience,
+            microseconds(min(limit, patience)),
             within=limit,
             undo=lambda reply: self._undo(tokens, reply),
         )
         if reply is None:
+            if -math.inf < time_left(deadline) <= 0.0:  # no answer in the time that there was says nothing of the store
+                raise self.refuse(clock.now(), tokens)
             return None
         granted, wait, mark, left = reply
         self._leave(clock.now(), left // cost)

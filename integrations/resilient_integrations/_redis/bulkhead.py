@@ -131,10 +131,6 @@ class RedisBulkhead(SharedGate, Bulkhead):
         self.lease = template.lease
         return True
 
-    def is_calm(self, now: float) -> bool:
-        """A hedge never waits, not even for the store: it is sent only while the decision is local."""
-        return not self.where.store.is_up(now)
-
     def ready_in(self, now: float) -> float:
         return self.where.store.breaker.ready_in(now) if self.where.on_store_error == "deny" else 0.0
 
@@ -152,11 +148,15 @@ class RedisBulkhead(SharedGate, Bulkhead):
             return self._admit_alone(started) or await super().wait(until)
         if super().admit(started) is None:
             await super().wait(until)
-        try:
-            return await self._take_lease(started, until)
-        except BaseException:
-            self._release()
-            raise
+        return await self._take_lease(started, until, patient=self.max_queue > 0)
+
+    async def at_once(self, deadline: float) -> Permit:
+        now = clock.now()
+        if not self.where.store.is_up(now):
+            return self._admit_alone(now) or await super().at_once(deadline)
+        if super().admit(now) is None:
+            raise self.refuse(now)
+        return await self._take_lease(now, deadline, patient=False)
 
     def acquire_nowait(self) -> Lease:
         if self.where.store.is_up(clock.now()):
@@ -192,8 +192,15 @@ class RedisBulkhead(SharedGate, Bulkhead):
             return _FREE
         return super().admit(now)
 
-    async def _take_lease(self, started: float, until: float) -> Permit:
-        """A lease for one who has a slot of this process."""
+    async def _take_lease(self, started: float, until: float, *, patient: bool) -> Permit:
+        """A lease for one who has a slot of this process; the slot is given back where there is none."""
+        try:
+            return await self._lease_for(started, until, patient=patient)
+        except BaseException:
+            self._release()
+            raise
+
+    async def _lease_for(self, started: float, until: float, *, patient: bool) -> Permit:
         store, key, pause, lease = self.where.store, self.where.key, _SHORTEST_PAUSE, secrets.token_hex(8)
         while True:
             limit = time_left(until)
@@ -214,7 +221,7 @@ class RedisBulkhead(SharedGate, Bulkhead):
             granted, out = reply or (0, self._active)
             if granted:
                 return self._hold(lease)
-            if not self.max_queue or limit <= 0.0:
+            if not patient or limit <= 0.0:
                 raise BulkheadFull(self.name, None, out, self._queued, clock.now() - started)
             await clock.sleep(min(random.uniform(pause / 2, pause), limit))
             pause = min(2 * pause, _LONGEST_PAUSE)
