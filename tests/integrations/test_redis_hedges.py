@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from resilient import BulkheadFull, Event, Gate, Hedge, Pipeline, RateLimited, Rejected, clock, listening
