@@ -30,6 +30,7 @@ from resilient.observe.listeners import Dispatch, Listener, LiveListener, add_li
 from resilient.observe.logs import configure_logging
 from resilient.observe.timeline import Timeline, TimelineStatistics, record_timeline, timeline_of
 from resilient.outcome import Classifier, Health, Kind, Outcome, RateHint, Verdict
+from resilient.parts import Part, parts_of
 from resilient.pipeline import Pipeline
 from resilient.policy.executor import Resilience, current_policy
 from resilient.policy.facade import call, call_with_timeline, configure, default, protect
@@ -112,6 +113,7 @@ __all__ = (
     "NoPolicy",
     "Normalisation",
     "Outcome",
+    "Part",
     "Percentile",
     "Permit",
     "Pipeline",
@@ -160,6 +162,7 @@ __all__ = (
     "default",
     "listening",
     "override",
+    "parts_of",
     "policy_from_document",
     "protect",
     "record_timeline",

@@ -13,7 +13,7 @@ import contextlib
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from enum import Enum
 from random import Random
 from typing import Any, Final, Literal, ParamSpec, TypeVar, get_args
@@ -24,6 +24,7 @@ from resilient import (
     CircuitOpen,
     Exponential,
     Outcome,
+    Part,
     Pipeline,
     Retry,
     Strategy,
@@ -31,7 +32,7 @@ from resilient import (
     chance,
     clock,
 )
-from resilient._arguments import Duration
+from resilient._arguments import Duration, number, seconds
 from resilient.blocks import Block
 from resilient.context import make_current
 from resilient.observe.listeners import emit, sink
@@ -41,13 +42,7 @@ from resilient_integrations._cache.entries import JSON, Entry, Serializer
 from resilient_integrations._cache.flights import Flight
 from resilient_integrations._cache.protection import Called, Origin
 from resilient_integrations._cache.redis import RedisBackend
-from resilient_integrations._cache.settings import (
-    SerializerLike,
-    backend_of,
-    fraction_below_one,
-    seconds,
-    serializer_for,
-)
+from resilient_integrations._cache.settings import SerializerLike, backend_of, serializer_for
 from resilient_integrations._cache.statistics import CacheLookup, CacheStatistics, Count, Result
 from resilient_integrations._cache.store import Store
 
@@ -100,7 +95,7 @@ class ResilientCache(Block):
         prefix: stands before each key in the backend (default none). Caches that share a backend need different ones.
         ttl: seconds for which a value is fresh, above 0 (default 60).
         negative_ttl: the same for `None`, which says that there is nothing; 0 does not store it (default: as `ttl`).
-        jitter: up to this share of a time to live is taken off at random, 0 to below 1 (default 0.1), so that what was stored
+        jitter: up to this share of a time to live is taken off at random, 0 to 1 (default 0.1), so that what was stored
             together does not expire together.
         stale_while_revalidate: seconds for which a stale value is still given while it is refreshed, at least 0 (default 0).
         stale_if_error: seconds for which a stale value is still given where the load fails, at least 0 (default 0).
@@ -150,7 +145,7 @@ class ResilientCache(Block):
         self.name = name
         self.breaker = breaker or CircuitBreaker(name=name, failure_rate=0.5, consecutive_failures=5)
         self._prefix = prefix
-        self._ttl = seconds("ttl", ttl, positive=True)
+        self._ttl = seconds("ttl", ttl, above=0.0)
         self._negative_ttl = None if negative_ttl is None else seconds("negative_ttl", negative_ttl)
         self._revalidate = seconds("stale_while_revalidate", stale_while_revalidate)
         self._sheds = on_open == "shed"
@@ -161,7 +156,7 @@ class ResilientCache(Block):
             Called(name),
             retry or Retry(on=Exception, never=TimeoutError, attempts=2, backoff=Exponential(initial=0.01), random=random),
             self.breaker,
-            Timeout(seconds("timeout", timeout, positive=True)),
+            Timeout(seconds("timeout", timeout, above=0.0)),
         )
         self._store = Store(
             self.backend,
@@ -169,7 +164,7 @@ class ResilientCache(Block):
             name=name,
             serializer=serializer_for(self.backend, serializer),
             stale_for=max(self._revalidate, seconds("stale_if_error", stale_if_error)),
-            jitter=fraction_below_one("jitter", jitter),
+            jitter=number("jitter", jitter, at_least=0.0, at_most=1.0),
             random=random,
             counts=self._counts,
         )
@@ -274,6 +269,11 @@ class ResilientCache(Block):
         """A snapshot."""
         counts: dict[str, int] = {name: self._counts[name] for name in get_args(Count)}
         return CacheStatistics(in_flight=len(self._flights), breaker=self.breaker.statistics(), **counts)
+
+    def parts(self) -> Iterator[Part]:
+        """What has a state: the breaker of the backend, and what protects the origin. See `resilient.parts_of`."""
+        yield Part("", self.breaker.name, self.breaker)
+        yield from self._origin.parts()
 
     def reset(self) -> None:
         """Count from zero, and let the breaker be as new. Entries stay."""
@@ -384,7 +384,7 @@ class ResilientCache(Block):
         return self._prefix + key
 
     def _lifetime(self, ttl: Duration | None) -> float:
-        return self._ttl if ttl is None else seconds("ttl", ttl, positive=True)
+        return self._ttl if ttl is None else seconds("ttl", ttl, above=0.0)
 
     def _tell(self, result: Result) -> None:
         self._counts[_COUNTED[result]] += 1

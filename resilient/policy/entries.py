@@ -47,10 +47,11 @@ class Entry:
         self.facts: dict[str, Any] = {}  # of `CallStarted`
         self.siblings: Any = ()
 
-    def statistics(self) -> dict[str, Any]:
-        """A snapshot of each part that has one, and of the budgets."""
-        counted: dict[str, Any] = {**self.parts, **states_of(self.parts)}
-        return {name: statistics() for name, part in counted.items() if (statistics := getattr(part, "statistics", None))}
+    @property
+    def counted(self) -> dict[str, Any]:
+        """The parts that have statistics, and the budgets, by name."""
+        parts: dict[str, Any] = {**self.parts, **states_of(self.parts)}
+        return {name: part for name, part in parts.items() if hasattr(part, "statistics")}
 
 
 def states_of(parts: Mapping[str, Strategy]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ All mutable state: the entries by key, bounded as in `Keyed`; where these are us
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, ParamSpec, TypeVar, get_args
 
 from resilient import clock
@@ -18,6 +18,7 @@ from resilient.observe.events import CallStarted, PolicyApplied
 from resilient.observe.listeners import Listener, emit, everywhere, here, listening, sink
 from resilient.observe.timeline import Timeline, record_timeline
 from resilient.outcome import Classifier, Outcome
+from resilient.parts import Part
 from resilient.pipeline import Pipeline
 from resilient.policy.cooking import cook
 from resilient.policy.entries import NO_POLICY, UNSEEN, Denial, Entries, Entry, states_of
@@ -194,7 +195,16 @@ class Resilience:
 
     def statistics(self) -> dict[str, dict[str, Any]]:
         """A snapshot for each key: the statistics of each part of its policy that has some, by the name of the field."""
-        return {key: self._entries[key].statistics() for key in self._entries}
+        seen: dict[str, dict[str, Any]] = {key: {} for key in self._entries}
+        for key, name, part in self.parts():
+            seen[key][name] = part.statistics()
+        return seen
+
+    def parts(self) -> Iterator[Part]:
+        """What has a state in the policies of all keys, by the name of the field: see `parts_of`."""
+        for key in self._entries:
+            for name, part in self._entries[key].counted.items():
+                yield Part(key, name, part)
 
     def __repr__(self) -> str:
         return f"<Resilience: {len(self._entries)} keys, {self.provider!r}>"

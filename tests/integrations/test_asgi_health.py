@@ -4,11 +4,27 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from integrations.asgi_client import Service, get
-from resilient import AdaptiveLimit, Bulkhead, CircuitBreaker, Keyed, Throttle, TokenBucket
+from resilient import (
+    AdaptiveLimit,
+    Bulkhead,
+    CircuitBreaker,
+    CircuitOpen,
+    Keyed,
+    Pipeline,
+    Policy,
+    Resilience,
+    Retry,
+    Throttle,
+    TokenBucket,
+    UnlimitedBudget,
+)
 from resilient_integrations.asgi import HealthEndpoints, LoopLag, ResilientMiddleware
+from resilient_integrations.cache import ResilientCache
+from resilient_integrations.httpx import ResilientTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -82,6 +98,7 @@ def _refusing_throttle() -> Throttle:
         (Throttle, "ok"),
         (_refusing_throttle, "degraded"),
         (LoopLag, "ok"),
+        (UnlimitedBudget, "ok"),
     ],
 )
 async def test_each_part_says_how_it_is(make: Callable[[], Any], status: str) -> None:
@@ -168,7 +185,80 @@ async def test_a_question_by_head_is_answered_without_a_body() -> None:
     assert (answer.status, answer.body) == (200, b"")
 
 
+def _called_often() -> Pipeline:
+    """Of 30 services, of which the last one is down."""
+    pipeline = Pipeline(Retry(on=OSError), CircuitBreaker(), Bulkhead(2), key=str)
+    assert pipeline.siblings is not None
+    breakers = [pipeline.siblings[f"service-{number:02}"][0] for number in range(30)]
+    assert isinstance(breakers[-1], CircuitBreaker)
+    breakers[-1].isolate()
+    return pipeline
+
+
+async def test_of_many_parts_the_first_ones_are_told_and_first_of_all_those_that_are_not_well() -> None:
+    """However many services are called, the answer stays short, and who asks sees what is wrong."""
+    answer = await get(HealthEndpoints(Service(), parts={"services": _called_often()}), "/readyz")
+    told = answer.json["parts"]["services"]
+
+    assert (answer.status, answer.json["status"]) == (200, "degraded")
+    assert {name: told[name] for name in ("status", "keys", "degraded", "full")} == {
+        "status": "degraded",
+        "keys": 30,
+        "degraded": 1,
+        "full": 0,
+    }
+    assert [(part["key"], part["name"], part["status"]) for part in told["parts"][:3]] == [
+        ("service-29", "circuit_breaker", "degraded"),
+        ("service-00", "circuit_breaker", "ok"),
+        ("service-00", "bulkhead", "ok"),
+    ]
+    assert (told["parts"][0]["kind"], told["parts"][0]["state"]) == ("CircuitBreaker", "isolated")
+    assert len(told["parts"]) == 20
+
+
+@pytest.mark.parametrize("kind", ["transport", "executor", "pipeline", "cache"])
+async def test_what_calls_go_through_is_given_as_it_is(kind: str) -> None:
+    """A transport, an executor, a pipeline, a cache: all that is inside is told."""
+    policy = Policy(circuit_breaker=CircuitBreaker(initial="isolated"), bulkhead=Bulkhead(1))
+    resilience = Resilience(policies={"users": policy})
+    transport = ResilientTransport(httpx.MockTransport(lambda _: httpx.Response(200)), policy=policy)
+    things = {
+        "transport": transport,
+        "executor": resilience,
+        "pipeline": policy.pipeline(),
+        "cache": ResilientCache(breaker=CircuitBreaker(initial="isolated"), origin=Bulkhead(1)),
+    }
+    keys = {"transport": "https://users:443", "executor": "users"}
+    with pytest.raises(CircuitOpen):
+        await resilience.call("users", anyio.sleep, 0)
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(CircuitOpen):
+            await client.get("https://users/")
+        answer = await get(HealthEndpoints(Service(), parts={"it": things[kind]}), "/readyz")
+    told = answer.json["parts"]["it"]
+
+    assert (answer.status, told["status"], told["degraded"]) == (200, "degraded", 1)
+    assert [(part.get("key"), part["kind"], part["status"]) for part in told["parts"]] == [
+        (keys.get(kind), "CircuitBreaker", "degraded"),
+        (keys.get(kind), "Bulkhead", "ok"),
+    ]
+
+
+async def test_a_part_that_cannot_be_read_does_not_make_the_process_unready() -> None:
+    """It is shown as such, and hides no other."""
+
+    class Broken:
+        def statistics(self) -> None:
+            raise ZeroDivisionError
+
+    answer = await get(HealthEndpoints(Service(), parts={"broken": Broken(), "users": Bulkhead(1)}), "/readyz")
+
+    assert (answer.status, answer.json["status"]) == (200, "degraded")
+    assert answer.json["parts"]["broken"] == {"status": "unknown", "error": "ZeroDivisionError"}
+    assert answer.json["parts"]["users"]["status"] == "ok"
+
+
 def test_what_has_no_state_to_show_is_refused() -> None:
     """At construction, by its name."""
-    with pytest.raises(TypeError, match="'users': 'breaker' has no state to show"):
+    with pytest.raises(TypeError, match="'users': 'breaker' has no statistics: pass a strategy, a Keyed, a Pipeline"):
         HealthEndpoints(Service(), parts={"users": "breaker"})

@@ -234,13 +234,13 @@ async def test_a_lookup_is_an_event_while_somebody_listens() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"ttl": 0}, r"ttl=0 is out of range: expected a finite time of more than 0 seconds"),
+        ({"ttl": 0}, r"ttl=0 is out of range: expected a finite number greater than 0 seconds"),
         ({"ttl": "60"}, r"ttl='60': expected seconds as a number or a timedelta, got str"),
-        ({"negative_ttl": -1}, r"negative_ttl=-1 is out of range: expected a finite time of at least 0 seconds"),
+        ({"negative_ttl": -1}, r"negative_ttl=-1 is out of range: expected a finite number at least 0 seconds"),
         ({"stale_if_error": float("inf")}, r"stale_if_error=inf is out of range"),
         ({"timeout": True}, r"timeout=True: expected seconds"),
-        ({"jitter": 1}, r"jitter=1 is out of range: expected a share of at least 0 and below 1"),
-        ({"jitter": "a bit"}, r"jitter='a bit': expected a share, got str"),
+        ({"jitter": 1.5}, r"jitter=1.5 is out of range: expected a finite number at least 0 and at most 1"),
+        ({"jitter": "a bit"}, r"jitter='a bit': expected a number, got str"),
         ({"on_open": "ignore"}, r"on_open='ignore': expected 'bypass' or 'shed'"),
         ({"stale_on": 404}, r"stale_on=404"),
         ({"serializer": len}, r"serializer=<built-in function len>: expected a pair of functions"),

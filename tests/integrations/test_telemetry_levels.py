@@ -155,7 +155,7 @@ def test_a_name_is_given_once_until_it_is_given_back() -> None:
 
 def test_what_has_nothing_to_show_is_refused() -> None:
     """At once, not at the first scrape."""
-    with pytest.raises(TypeError, match="has no statistics: watch a strategy, a Keyed, a Pipeline, a Resilience, or a transport"):
+    with pytest.raises(TypeError, match="has no statistics: pass a strategy, a Keyed, a Pipeline, a Resilience, or a transport"):
         make().watch(Timeout(1), "")
 
 

@@ -2,7 +2,8 @@
 
 Live is a process that answers. Ready is one that is started and has room. An open breaker of a dependency changes neither: a
 process that is taken out of service for it helps nobody, and one sick dependency would take them all out at once. It is
-*degraded*, which the answer shows in detail. Nothing is kept here: states are read when somebody asks.
+*degraded*, which the answer shows in detail. What is shown of many is bounded: how many there are of each kind, and the first
+ones, those that are not well before all others. Nothing is kept here: states are read when somebody asks.
 """
 
 import dataclasses
@@ -11,17 +12,17 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
-from resilient import clock
-from resilient.keyed import Keyed
-from resilient.strategies.gate import Gate
+from resilient import Gate, Keyed, Part, clock, parts_of
 from resilient_integrations._asgi.shedding import LoopLag, fullness
 from resilient_integrations._asgi.types import App, Receive, Scope, Send
 
 __all__ = ("HealthEndpoints",)
 
-State = Literal["ok", "degraded", "full"]
+State = Literal["ok", "degraded", "full", "unknown"]
 
 _METHODS: Final = ("GET", "HEAD")
+_SHOWN: Final = 20
+"""So many parts of one thing are told in detail."""
 
 
 class HealthEndpoints:
@@ -29,15 +30,20 @@ class HealthEndpoints:
 
     Args:
         app: the application.
-        parts: breakers, limiters, bulkheads and throttles by name, or a `Keyed` of them: whatever calls to others go through.
-            What they say is shown, and never makes the process unready.
+        parts: what calls to others go through, by name: breakers, limiters, bulkheads, a `Pipeline`, a `Resilience`, a
+            `ResilientTransport`, a cache, whatever `parts_of` can read. What they say is shown, and never makes the process
+            unready.
         capacity: what the process itself is limited by: the bulkhead of its middleware, a `LoopLag`. Where one is full, it is not
             ready.
         ready: asked each time; False while it starts or is being shut down (default: always ready).
         live_path: where to ask whether it lives (default `/livez`). That never depends on anything.
         ready_path: where to ask whether it is ready (default `/readyz`): 200 or 503, with the detail as JSON.
 
-    The detail names no keys, which may be addresses of clients: of a `Keyed` it tells how many states there are of each kind.
+    Raises:
+        TypeError: a part has no statistics.
+
+    Of what has many parts it tells how many there are, how many of them are degraded or full, and at most 20 in detail: those
+    that are not well come first. The keys of a `Keyed` are never named, for they may be addresses of clients.
 
     """
 
@@ -52,9 +58,11 @@ class HealthEndpoints:
         ready_path: str = "/readyz",
     ) -> None:
         for name, part in {**(parts or {}), **(capacity or {})}.items():
-            if not isinstance(part, (Gate, Keyed, LoopLag)):
-                msg = f"{name!r}: {part!r} has no state to show: pass a breaker, limiter, bulkhead, LoopLag, or a Keyed"
-                raise TypeError(msg)
+            try:
+                parts_of(part)
+            except TypeError as error:
+                msg = f"{name!r}: {error}"
+                raise TypeError(msg) from None
         self.app = app
         self._parts = dict(parts or {})
         self._capacity = dict(capacity or {})
@@ -79,8 +87,8 @@ class HealthEndpoints:
 
     def _readiness(self) -> tuple[int, dict[str, Any]]:
         started = self._ready is None or self._ready()
-        capacity = {name: _detail(part) for name, part in self._capacity.items()}
-        parts = {name: _detail(part) for name, part in self._parts.items()}
+        capacity = {name: _readable_detail(part) for name, part in self._capacity.items()}
+        parts = {name: _readable_detail(part) for name, part in self._parts.items()}
         is_ready = started and all(part["status"] != "full" for part in capacity.values())
         is_well = all(part["status"] == "ok" for part in (*capacity.values(), *parts.values()))
         status = "unready" if not is_ready else "ok" if is_well else "degraded"
@@ -91,25 +99,45 @@ def _live() -> tuple[int, dict[str, Any]]:
     return 200, {"status": "ok"}
 
 
-def _detail(part: Any) -> dict[str, Any]:
-    if isinstance(part, Keyed):
-        states = [_state_of(part[key]) for key in part]
-        worst: State = "degraded" if set(states) - {"ok"} else "ok"
-        return {"status": worst, "keys": len(states), **{state: states.count(state) for state in ("degraded", "full")}}
-    return {"status": _state_of(part), "kind": type(part).__name__, **_plain(part.statistics())}
+def _readable_detail(thing: Any) -> dict[str, Any]:
+    """What is told of one thing. One that cannot be read must not take the process out of service."""
+    try:
+        return _detail(thing)
+    except Exception as error:  # noqa: BLE001  it is told
+        return {"status": "unknown", "error": type(error).__name__}
+
+
+def _detail(thing: Any) -> dict[str, Any]:
+    """What is told of one thing: its statistics, or those of its parts."""
+    parts = [(_state_of(part.state), part) for part in parts_of(thing)]
+    states = [state for state, _ in parts]
+    if len(parts) == 1 and parts[0][1].state is thing:
+        return {"status": states[0], **_told(thing)}
+    worst: State = "degraded" if set(states) - {"ok"} else "ok"
+    keys = len({part.key for _, part in parts} - {""})
+    told: dict[str, Any] = {"status": worst, "keys": keys, **{state: states.count(state) for state in ("degraded", "full")}}
+    if not isinstance(thing, Keyed):
+        parts.sort(key=lambda pair: pair[0] == "ok")
+        told["parts"] = [_named(part) | {"status": state} | _told(part.state) for state, part in parts[:_SHOWN]]
+    return told
+
+
+def _named(part: Part) -> dict[str, Any]:
+    return {"key": part.key, "name": part.name} if part.key else {"name": part.name}
+
+
+def _told(part: Any) -> dict[str, Any]:
+    """The statistics as JSON can hold them: what is infinite is null."""
+    fields = dataclasses.asdict(part.statistics())
+    plain = {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()}
+    return {"kind": type(part).__name__, **plain}
 
 
 def _state_of(part: Any) -> State:
-    statistics = part.statistics()
     if isinstance(part, LoopLag):
         return "full" if part.load >= 1 else "ok"
+    statistics = part.statistics()
     if fullness(statistics) >= 1 and getattr(statistics, "queued", 0) >= getattr(statistics, "max_queue", 0):
         return "full"
-    refuses = part.ready_in(clock.now()) > 0 or getattr(statistics, "probability", 0.0) > 0
+    refuses = isinstance(part, Gate) and (part.ready_in(clock.now()) > 0 or getattr(statistics, "probability", 0.0) > 0)
     return "ok" if getattr(statistics, "is_healthy", True) and not refuses else "degraded"
-
-
-def _plain(statistics: Any) -> dict[str, Any]:
-    """As JSON can hold it: what is infinite is null."""
-    fields = dataclasses.asdict(statistics)
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in fields.items()}

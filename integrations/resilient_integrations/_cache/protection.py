@@ -1,10 +1,10 @@
 """What protects the two sides of a cache: the operations of its backend, and the loads of its origin."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final
 
-from resilient import Attempt, Fallback, Outcome, Pipeline, Step, Strategy
+from resilient import Attempt, Fallback, Outcome, Part, Pipeline, Step, Strategy, parts_of
 from resilient.outcome import On, error_matcher
 from resilient_integrations._cache.entries import Entry
 from resilient_integrations._cache.statistics import Count
@@ -39,6 +39,10 @@ class Origin:
         self._strict = Pipeline(Called(name), protection)
         self._lenient = Pipeline(Called(name), Fallback(_STALE, on=hidden), protection)
         self._counts = counts
+
+    def parts(self) -> Iterator[Part]:
+        """What has a state."""
+        return parts_of(self._strict)
 
     async def load(self, loader: Callable[[], Awaitable[Any]], old: Entry | None) -> tuple[Outcome[Any], bool]:
         """What the loader ended with, and whether it failed and the old value stands in."""

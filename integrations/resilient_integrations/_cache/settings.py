@@ -1,41 +1,14 @@
-"""What arguments are checked with: a check gives the value that is worked with, or an error that says what to write instead."""
+"""What arguments of a cache's own are checked with: a check gives what is worked with, or an error that says what to write."""
 
-import math
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any, cast
 
-from resilient._arguments import Duration
 from resilient_integrations._cache.backends import Backend, MemoryBackend
 from resilient_integrations._cache.entries import JSON, Serializer
 
-__all__ = ("SerializerLike", "backend_of", "fraction_below_one", "seconds", "serializer_for")
+__all__ = ("SerializerLike", "backend_of", "serializer_for")
 
 SerializerLike = Serializer | tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
-
-
-def seconds(name: str, value: Duration, *, positive: bool = False) -> float:
-    """A finite duration as float seconds: at least 0, or greater."""
-    span = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(span, bool) or not isinstance(span, (int, float)):
-        msg = f"{name}={value!r}: expected seconds as a number or a timedelta, got {type(value).__name__}"
-        raise TypeError(msg)
-    if not math.isfinite(span) or span < 0 or (positive and span == 0):
-        bound = "more than" if positive else "at least"
-        msg = f"{name}={value!r} is out of range: expected a finite time of {bound} 0 seconds"
-        raise ValueError(msg)
-    return float(span)
-
-
-def fraction_below_one(name: str, value: float) -> float:
-    """A share in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        msg = f"{name}={value!r}: expected a share, got {type(value).__name__}"
-        raise TypeError(msg)
-    if not 0 <= value < 1:
-        msg = f"{name}={value!r} is out of range: expected a share of at least 0 and below 1"
-        raise ValueError(msg)
-    return float(value)
 
 
 def backend_of(given: Backend | None) -> Backend:
