@@ -7,8 +7,8 @@
     X-RateLimit-Remaining-Requests: 0           X-RateLimit-Reset-Requests: 6m0s        (OpenAI, and many like it)
     Anthropic-RateLimit-Requests-Remaining: 0   Anthropic-RateLimit-Requests-Reset: 2026-11-22T10:00:30Z
 
-The last two are of buckets that fill evenly, and tell when they will be full. Where the limit is told as well, the next call of an
-empty one is there after that part of the time which is its share.
+The last two are of buckets that fill evenly, and tell when they will be full: where the limit is told as well, the next call of
+an empty one is there after its share of that time.
 
 Whatever is malformed is no hint, and neither is a quota of anything but requests.
 """
