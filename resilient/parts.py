@@ -46,6 +46,9 @@ def parts_of(thing: Any) -> Iterator[Part]:
     To look changes nothing, and makes no state for a key that was not used. It must be done in the thread of the event loop.
 
     """
+    if isinstance(thing, type):
+        msg = f"{thing!r} is a class and has no state: pass an instance of it"
+        raise TypeError(msg)
     pipeline = thing if isinstance(thing, Pipeline) else getattr(thing, "pipeline", None)
     own: Callable[[], Iterable[Part]] | None = getattr(thing, "parts", None)
     if callable(own):

@@ -70,3 +70,5 @@ def test_what_has_nothing_to_read_is_refused_at_once() -> None:
     """And not when somebody looks into it."""
     with pytest.raises(TypeError, match=r"Timeout\(1.0\) has no statistics: pass a strategy, a Keyed, a Pipeline, a Resilience"):
         parts_of(Timeout(1))
+    with pytest.raises(TypeError, match="Resilience'> is a class and has no state: pass an instance of it"):
+        parts_of(Resilience)

@@ -90,7 +90,7 @@ async def test_who_asks_for_too_much_is_answered_429_before_the_body_is_read() -
 )
 async def test_what_is_left_is_told_on_successes_too(limiter: Any, policy: str, left: str) -> None:
     """Beside the fields of the application; by every limiter."""
-    app = ResilientMiddleware(Service(), rate_limit=limiter.sibling())
+    app = ResilientMiddleware(Service(), rate_limit=limiter.sibling(), timeout=1)
     await get(app)
     answer = await get(app)
 
@@ -111,7 +111,7 @@ async def test_a_limiter_that_cannot_ask_its_store_is_no_matter_of_quota() -> No
         def admit(self, now: float, tokens: int = 1) -> Tokens | None:
             raise StoreUnavailable(self.name)
 
-    answer = await get(ResilientMiddleware(Service(), rate_limit=Shared(1)))
+    answer = await get(ResilientMiddleware(Service(), rate_limit=Shared(1, max_wait=0)))
 
     assert answer.status == 503
     assert set(answer.fields) == {"retry-after", "content-type", "content-length", "cache-control"}
@@ -273,7 +273,7 @@ async def test_the_time_in_a_queue_counts() -> None:
 @pytest.mark.parametrize("error", [TimeoutExceeded(1.0), CircuitOpen("users", 7.0), RateLimited("users")])
 async def test_what_a_strategy_further_in_refused_is_answered(error: Exception) -> None:
     """503, or 504 where time was used up: it is not the caller who asks for too much."""
-    answer = await get(ResilientMiddleware(Service(error=error), rate_limit=TokenBucket(9)))
+    answer = await get(ResilientMiddleware(Service(error=error), rate_limit=TokenBucket(9, max_wait=0)))
 
     assert answer.status == (504 if isinstance(error, TimeoutExceeded) else 503)
     assert answer.json["reason"] == getattr(error, "reason")  # noqa: B009  of all three
@@ -549,6 +549,18 @@ async def test_refusals_are_told_like_all_others() -> None:
     assert heard[0].reason == "bulkhead_full"
 
 
+async def _awaited(_scope: Any) -> str:
+    return "nobody asks"
+
+
+async def test_a_key_that_is_no_text_is_told() -> None:
+    """All who have none would share a limit, and nobody would know."""
+    app = ResilientMiddleware(Service(), rate_limit=Keyed(TokenBucket(1, max_wait=0)), key=lambda _: None)  # type: ignore[arg-type,return-value]
+
+    with pytest.raises(TypeError, match="key= gave None for a request: expected a str"):
+        await get(app)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -558,6 +570,12 @@ async def test_refusals_are_told_like_all_others() -> None:
         ({"rate_limit": Keyed(Bulkhead(1)), "key": client_ip()}, "rate_limit=<Keyed: .* or a Keyed of one"),
         ({"rate_limit": Keyed(TokenBucket(1))}, r"rate_limit= is Keyed and needs key="),
         ({"rate_limit": TokenBucket(1), "key": client_ip()}, "has no effect"),
+        ({"rate_limit": TokenBucket(1)}, "wait for their turn without end: give the limiter max_wait=0"),
+        ({"rate_limit": Keyed(TokenBucket(1)), "key": client_ip}, r"key=<function client_ip .* call it, e.g. key=client_ip\(\)"),
+        ({"rate_limit": Keyed(TokenBucket(1)), "key": "ip"}, "key='ip': expected a function that is not async"),
+        ({"rate_limit": Keyed(TokenBucket(1)), "key": _awaited}, "key=<function _awaited .* not async"),
+        ({"priority": 2}, "priority=2: expected a function that is not async"),
+        ({"loop_lag": 0.1}, r"loop_lag=0.1: expected a LoopLag, .* e.g. LoopLag\(0.1\)"),
         ({"timeout": 0}, "timeout=0 is out of range"),
         ({"deadline_header": "Request-Timeout"}, "needs timeout=, the longest that a caller may ask for"),
     ],

@@ -260,5 +260,17 @@ async def test_a_part_that_cannot_be_read_does_not_make_the_process_unready() ->
 
 def test_what_has_no_state_to_show_is_refused() -> None:
     """At construction, by its name."""
-    with pytest.raises(TypeError, match="'users': 'breaker' has no statistics: pass a strategy, a Keyed, a Pipeline"):
-        HealthEndpoints(Service(), parts={"users": "breaker"})
+
+    async def ready() -> bool:
+        return True
+
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"parts": {"users": "breaker"}}, r"parts\['users'\]: 'breaker' has no statistics: pass a strategy, a Keyed, a Pipeline"),
+        ({"parts": {"users": CircuitBreaker}}, r"parts\['users'\]: .* is a class and has no state: pass an instance"),
+        ({"capacity": [Bulkhead(1)]}, r"capacity=\[.*\]: expected a mapping from names"),
+        ({"ready": True}, "ready=True: expected a function that is not async"),
+        ({"ready": ready}, "ready=<function .*: expected a function that is not async"),
+    ]
+    for settings, message in wrong:
+        with pytest.raises(TypeError, match=message):
+            HealthEndpoints(Service(), **settings)

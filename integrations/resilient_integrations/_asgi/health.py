@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from resilient import Gate, Keyed, Part, clock, parts_of
 from resilient_integrations._asgi.shedding import LoopLag, fullness
-from resilient_integrations._asgi.types import App, Receive, Scope, Send
+from resilient_integrations._asgi.types import App, Receive, Scope, Send, check_function
 
 __all__ = ("HealthEndpoints",)
 
@@ -40,7 +40,7 @@ class HealthEndpoints:
         ready_path: where to ask whether it is ready (default `/readyz`): 200 or 503, with the detail as JSON.
 
     Raises:
-        TypeError: a part has no statistics.
+        TypeError: `parts` or `capacity` is no mapping, one of them has no statistics, `ready` is async.
 
     Of what has many parts it tells how many there are, how many of them are degraded or full, and at most 20 in detail: those
     that are not well come first. The keys of a `Keyed` are never named, for they may be addresses of clients.
@@ -57,15 +57,11 @@ class HealthEndpoints:
         live_path: str = "/livez",
         ready_path: str = "/readyz",
     ) -> None:
-        for name, part in {**(parts or {}), **(capacity or {})}.items():
-            try:
-                parts_of(part)
-            except TypeError as error:
-                msg = f"{name!r}: {error}"
-                raise TypeError(msg) from None
+        if ready is not None:
+            check_function("ready", ready, "ready=lambda: started")
         self.app = app
-        self._parts = dict(parts or {})
-        self._capacity = dict(capacity or {})
+        self._parts = _checked("parts", parts)
+        self._capacity = _checked("capacity", capacity)
         self._ready = ready
         self._answers: dict[str, Callable[[], tuple[int, dict[str, Any]]]] = {live_path: _live, ready_path: self._readiness}
 
@@ -93,6 +89,19 @@ class HealthEndpoints:
         is_well = all(part["status"] == "ok" for part in (*capacity.values(), *parts.values()))
         status = "unready" if not is_ready else "ok" if is_well else "degraded"
         return 200 if is_ready else 503, {"status": status, "ready": started, "capacity": capacity, "parts": parts}
+
+
+def _checked(name: str, things: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not isinstance(things, Mapping | None):
+        msg = f'{name}={things!r}: expected a mapping from names, e.g. {{"users-api": breaker}}'
+        raise TypeError(msg)
+    for label, thing in (things or {}).items():
+        try:
+            parts_of(thing)
+        except TypeError as error:
+            msg = f"{name}[{label!r}]: {error}"
+            raise TypeError(msg) from None
+    return dict(things or {})
 
 
 def _live() -> tuple[int, dict[str, Any]]:

@@ -26,14 +26,16 @@ from resilient.strategies.gate import Gate
 from resilient.strategies.limiter import Limiter
 from resilient_integrations._asgi.answers import answer_to
 from resilient_integrations._asgi.exchange import Exchange
+from resilient_integrations._asgi.keys import client_ip, header, path_template, user
 from resilient_integrations._asgi.shedding import LoopLag, Shedder, fullness
-from resilient_integrations._asgi.types import App, Key, Receive, Scope, Send, field_lines
+from resilient_integrations._asgi.types import App, Key, Receive, Scope, Send, check_function, field_lines
 
 __all__ = ("ResilientMiddleware",)
 
 _random: Final = Random()  # noqa: S311  jitter, not a secret
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _REQUESTS: Final = frozenset({"http", "websocket"})
+_MAKERS: Final[tuple[object, ...]] = (client_ip, header, path_template, user)
 _EXPECTED: Final = {
     "rate_limit": "a limiter, TokenBucket(10) say (a limit of what runs at a time goes into bulkhead=)",
     "bulkhead": "a Bulkhead or an AdaptiveLimit (a limit of calls a second goes into rate_limit=)",
@@ -91,6 +93,17 @@ class ResilientMiddleware:
     ) -> None:
         parts = {"rate_limit": rate_limit, "bulkhead": bulkhead, "circuit_breaker": circuit_breaker}
         _check(parts, key)
+        if timeout is None and getattr(_strategy(rate_limit), "max_wait", 0) is None:
+            msg = (
+                f"rate_limit={rate_limit!r} lets requests wait for their turn without end: give the limiter max_wait=0, so that "
+                "they are answered 429 at once, or seconds to wait; or give timeout= as well"
+            )
+            raise ValueError(msg)
+        if priority is not None:
+            check_function("priority", priority, 'priority=lambda scope: 0.5 if scope["path"].startswith("/exports") else 1.0')
+        if not isinstance(loop_lag, LoopLag | None):  # pyright: ignore[reportUnnecessaryIsInstance]  users pass numbers
+            msg = f"loop_lag={loop_lag!r}: expected a LoopLag, which all middlewares of a process share, e.g. LoopLag(0.1)"
+            raise TypeError(msg)
         if deadline_header is not None and timeout is None:
             msg = f"deadline_header={deadline_header!r} needs timeout=, the longest that a caller may ask for, e.g. timeout=30"
             raise ValueError(msg)
@@ -150,7 +163,7 @@ class ResilientMiddleware:
 
     async def _admit(self, exchange: Exchange, scope: Scope) -> None:
         """Take a permit of each limit in order; where one refuses, the others get theirs back."""
-        key = "" if self._key is None else self._key(scope)
+        key = "" if self._key is None else _text(self._key(scope))
         limiter: Limiter | None = _of(self._rate_limit, key)
         breaker: Gate | None = _of(self._circuit_breaker, key)
         bulkhead: Gate | None = _of(self._bulkhead, key)
@@ -184,9 +197,21 @@ def _of(part: Gate | Keyed[Any] | None, key: str) -> Any:
     return part[key] if isinstance(part, Keyed) else part
 
 
+def _strategy(part: Gate | Keyed[Any] | None) -> Any:
+    """The strategy whose settings a limit has."""
+    return part.template if isinstance(part, Keyed) else part
+
+
+def _text(key: object) -> str:
+    if not isinstance(key, str):
+        msg = f"key= gave {key!r} for a request: expected a str, which says whom or what the request counts for"
+        raise TypeError(msg)
+    return key
+
+
 def _check(parts: dict[str, Gate | Keyed[Any] | None], key: Key | None) -> None:
     for name, part in parts.items():
-        strategy: Any = part.template if isinstance(part, Keyed) else part
+        strategy = _strategy(part)
         if strategy is not None and (not isinstance(strategy, Gate) or isinstance(strategy, Limiter) != (name == "rate_limit")):
             msg = f"{name}={part!r}: expected {_EXPECTED[name]}, or a Keyed of one"
             raise TypeError(msg)
@@ -195,5 +220,10 @@ def _check(parts: dict[str, Gate | Keyed[Any] | None], key: Key | None) -> None:
         msg = f"{keyed[0]}= is Keyed and needs key=: say what has state of its own, e.g. key=client_ip()"
         raise ValueError(msg)
     if key is not None and not keyed:
-        msg = f"key={key!r} has no effect: give a limit that has state for each key, e.g. rate_limit=Keyed(TokenBucket(10))"
+        msg = f"key={key!r} has no effect: give a limit that has state for each key, e.g. circuit_breaker=Keyed(CircuitBreaker())"
         raise ValueError(msg)
+    if key in _MAKERS:
+        msg = f"key={key!r} makes a key function and is none itself: call it, e.g. key=client_ip()"
+        raise TypeError(msg)
+    if key is not None:
+        check_function("key", key, "key=client_ip(), or a function from the scope to a str")
