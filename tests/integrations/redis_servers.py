@@ -33,6 +33,13 @@ def valkey_program() -> str | None:
     return None if packaged is None or packaged.origin is None else str(Path(packaged.origin).parent / "bin" / "valkey-server")
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class RedisServer:
     """A server on a free port, without anything on disk.
 
@@ -45,10 +52,9 @@ class RedisServer:
 
     def __init__(self, directory: Path, program: str | None = None, *options: str) -> None:
         self.directory = directory
-        self._command = (program or server_program(), *options)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.program = program or server_program()
+        self.options = options
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,7 +64,7 @@ class RedisServer:
     async def start(self) -> None:
         """Start it, and wait until it accepts connections."""
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.directory)]
-        self._process = subprocess.Popen([*self._command, *options], stdout=subprocess.DEVNULL)  # noqa: ASYNC220, S603  our own
+        self._process = subprocess.Popen([self.program, *self.options, *options], stdout=subprocess.DEVNULL)  # noqa: ASYNC220, S603  our own
         while True:
             try:
                 stream = await anyio.connect_tcp("127.0.0.1", self.port)

@@ -20,7 +20,7 @@ from resilient import (
     Resilience,
     StaticProvider,
 )
-from resilient_integrations._redis.scripts import ALL
+from resilient_integrations._redis import scripts
 from resilient_integrations.redis import RedisBulkhead, RedisCircuitBreaker, RedisStore, RedisTokenBucket
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["real-asyncio"], indirect=True)
@@ -158,8 +158,10 @@ def test_no_two_names_or_keys_have_the_same_place() -> None:
 
 def test_a_script_works_on_one_key() -> None:
     """So a cluster runs it where that key is."""
-    used = [re.findall(r"redis\.call\('(\w+)'(?:, (\S+?))?[,)]", script.text) for script in ALL]
+    texts = [each.text for each in vars(scripts).values() if isinstance(each, scripts.Script)]
+    used = [re.findall(r"redis\.call\('(\w+)'(?:, (\S+?))?[,)]", text) for text in texts]
 
+    assert len(texts) == 7
     assert {key for calls in used for command, key in calls if command != "TIME"} == {"KEYS[1]"}
 
 

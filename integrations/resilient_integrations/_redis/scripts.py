@@ -7,7 +7,7 @@ them to 14 digits. All arguments are handed in; none becomes part of a script.
 import hashlib
 from typing import Final
 
-__all__ = ("ACQUIRE", "ALL", "PEERS", "RELEASE", "RENEW", "RETURN", "TAKE", "TRIP", "Script")
+__all__ = ("ACQUIRE", "PEERS", "RELEASE", "RENEW", "RETURN", "TAKE", "TRIP", "Script")
 
 
 class Script:
@@ -106,5 +106,3 @@ end
 return {others, latest, math.max(0, latest - now)}
 """)
 """How many others are open, until when the last of them is, and for how long from now."""
-
-ALL: Final = (TAKE, RETURN, ACQUIRE, RELEASE, RENEW, TRIP, PEERS)

@@ -6,10 +6,11 @@ call through a breaker and has a time limit, so a store that is down, slow or wr
 An answer that comes when nobody waits for it any more is undone by whoever asked.
 
 All mutable state: the queue, the task that sends, the client, the event loop that they belong to,
-whether the server has the scripts, and the counts.
+which scripts the server has, and the counts.
 """
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 from contextvars import Context
@@ -24,7 +25,7 @@ from redis.exceptions import NoScriptError
 
 from resilient import BreakerStatistics, CircuitBreaker
 from resilient._arguments import Duration, seconds
-from resilient_integrations._redis.scripts import ALL, Script
+from resilient_integrations._redis.scripts import Script
 
 __all__ = ("RedisStore", "Reply", "StoreStatistics", "microseconds")
 
@@ -32,6 +33,7 @@ Reply = list[int]
 Heard = Callable[[Reply | None], None]
 """What is called with the reply; with None where there is none."""
 
+_Redis: Final[Any] = Redis  # its types are not known to strict checkers
 _LARGEST: Final = 1000
 """Requests in a pipeline."""
 
@@ -61,6 +63,7 @@ class RedisStore:
         url: `redis://`, `rediss://` or `unix://`.
         timeout: seconds that a limit waits for an answer, connecting included, above 0 (default 0.1).
         prefix: what all keys begin with (default `"resilient"`). Limits are one where prefix, kind, name and key are the same.
+        client: makes the client, of the url and options: that of a cluster, say (default `redis.asyncio.Redis.from_url`).
         breaker: refuses to ask a store that does not answer (default: opens after 3 failures in a row, for 1 to 5 seconds).
         options: others of `redis.asyncio.Redis.from_url`, e.g. `password`. Timeouts and retries are the store's own business.
 
@@ -77,6 +80,7 @@ class RedisStore:
         *,
         timeout: Duration = 0.1,
         prefix: str = "resilient",
+        client: Callable[..., Any] | None = None,
         breaker: CircuitBreaker | None = None,
         **options: Any,
     ) -> None:
@@ -84,6 +88,7 @@ class RedisStore:
         self.prefix = prefix
         self.breaker = breaker or CircuitBreaker(name=prefix + ":store", consecutive_failures=3, open_for=1.0, open_for_max=5.0)
         self._url = url
+        self._client_of: Callable[..., Any] = client or _Redis.from_url
         self._options: dict[str, Any] = {
             **options,
             "retry": Retry(NoBackoff(), 0),
@@ -94,7 +99,7 @@ class RedisStore:
         self._queue: list[tuple[Script, str, tuple[str | int, ...], Heard]] = []
         self._sending: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._has_scripts = False
+        self._known: set[Script] = set()
         self._requests = self._errors = self._pipelines = 0
 
     def is_up(self, now: float) -> bool:
@@ -171,8 +176,7 @@ class RedisStore:
         return f"<RedisStore {self.prefix!r}: {self._requests} requests, {self._errors} errors, breaker {self.breaker.state}>"
 
     def _make_client(self) -> None:
-        make: Any = Redis
-        self._client: Any = make.from_url(self._url, **self._options)  # its types are not known to strict checkers
+        self._client = self._client_of(self._url, **self._options)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         try:
@@ -216,21 +220,36 @@ class RedisStore:
         heard(answer)
 
     async def _send(self, batch: list[tuple[Script, str, tuple[str | int, ...], Heard]]) -> list[Any]:
-        async with asyncio.timeout(self.timeout):
-            loads = [] if self._has_scripts else [("SCRIPT", "LOAD", script.text) for script in ALL]
-            self._has_scripts = False
-            replies = await self._run([*loads, *(("EVALSHA", script.digest, 1, key, *args) for script, key, args, _ in batch)])
-            replies, self._has_scripts = replies[len(loads) :], True
-            unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if unknown:  # it has forgotten them, or may not load any: they are handed in
-                told = [batch[index] for index in unknown]
-                again = await self._run([("EVAL", script.text, 1, key, *args) for script, key, args, _ in told])
-                for index, reply in zip(unknown, again, strict=True):
-                    replies[index] = reply
-        errors = [reply for reply in replies if isinstance(reply, Exception)]
-        if len(errors) == len(replies):  # one wrong key is no illness; a server that loads, or may not write, is
-            raise errors[0]
+        try:
+            async with asyncio.timeout(self.timeout):
+                replies = await self._run([(*self._how(script), 1, key, *args) for script, key, args, _ in batch])
+                unknown = [index for index, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                if unknown:  # it has forgotten them, or is another one of a cluster
+                    told = [batch[index] for index in unknown]
+                    again = await self._run([("EVAL", script.text, 1, key, *args) for script, key, args, _ in told])
+                    for index, reply in zip(unknown, again, strict=True):
+                        replies[index] = reply
+            errors = [reply for reply in replies if isinstance(reply, Exception)]
+            if len(errors) == len(replies):  # one wrong key is no illness; a server that loads, or may not write, is
+                raise errors[0]  # noqa: TRY301  it is an error like any other
+        except Exception:
+            await self._hang_up()
+            raise
         return replies
+
+    def _how(self, script: Script) -> tuple[str, str]:
+        """How to run a script: it is handed in once, and has a short name from then on."""
+        if script in self._known:
+            return "EVALSHA", script.digest
+        self._known.add(script)
+        return "EVAL", script.text
+
+    async def _hang_up(self) -> None:
+        """The next one looks anew for who is in charge: another server may be, of a cluster or by the word of sentinels."""
+        self._known.clear()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(self.timeout):
+                await self._client.aclose()
 
     async def _run(self, commands: list[tuple[str | int, ...]]) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipeline:
