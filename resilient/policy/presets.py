@@ -15,6 +15,7 @@ def _breaker(failures: int, open_for: float, successes: int) -> dict[str, Any]:
     return {
         "consecutive_failures": failures,
         "open_for": open_for,
+        "open_for_factor": 1.0,
         "half_open_calls": successes,
         "half_open_successes": successes,
     }
@@ -23,7 +24,9 @@ def _breaker(failures: int, open_for: float, successes: int) -> dict[str, Any]:
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "http": {
         "retry": {**_retry(3, 0.1, 5.0), "timeout": 30.0, "budget": {"kind": "ratio"}},
-        "circuit_breaker": {},
+        # Found with the simulator: what grows to a minute sleeps through the good times of a service that flaps, and through the
+        # end of an outage; a queue that has to drain is spared by several short pauses as well as by a long one.
+        "circuit_breaker": {"open_for": 1.0, "open_for_factor": 1.0},
     },
     "database": {
         "timeout": 60.0,

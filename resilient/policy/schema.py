@@ -146,7 +146,8 @@ class Policy:
         """The defaults for HTTP clients, safe for production; `Policy.http().replace(...)` changes single fields.
 
         Three attempts with full jitter from 0.1 to 5 s, paid for by a budget; no wait and no new attempt more than 30 s after
-        the call began, while an attempt that runs is never cut; a circuit breaker. No hedge, bulkhead or limiter.
+        the call began, while an attempt that runs is never cut; a circuit breaker that opens for a second at a time. No hedge,
+        bulkhead or limiter.
         """
         return cls._preset("http")
 

@@ -147,7 +147,7 @@ def test_a_strategy_in_the_place_of_another_one_is_refused(name: str) -> None:
 
 
 def test_the_http_preset_has_the_published_defaults() -> None:
-    """Three attempts, full jitter from 0.1 to 5 s, a budget, a window of 30 s, a breaker; and nothing else."""
+    """Three attempts, full jitter from 0.1 to 5 s, a budget, a window of 30 s, a breaker that opens for a second; and nothing else."""
     policy = Policy.http()
     retry = policy.retry
 
@@ -156,6 +156,7 @@ def test_the_http_preset_has_the_published_defaults() -> None:
     assert retry.backoff == Exponential(initial=0.1, maximum=5.0, jitter="full")
     assert isinstance(retry.budget, RetryBudget)
     assert policy.circuit_breaker is not None
+    assert (policy.circuit_breaker.settings.open_for, policy.circuit_breaker.settings.open_for_factor) == (1.0, 1.0)
     assert [policy.fallback, policy.timeout, policy.rate_limit, policy.bulkhead, policy.attempt_timeout] == [None] * 5
 
 
