@@ -70,31 +70,26 @@ def _less_garbage_collection() -> Generator[None]:
 
 
 class _Handle:
-    """A callback that is to run. It can be cancelled."""
+    """A callback that is to run in a context. It can be cancelled."""
 
-    __slots__ = ("_args", "_callback", "_context", "_when")
+    __slots__ = ("_when", "args", "callback", "context")
 
     def __init__(
         self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None, when: float = 0.0
     ) -> None:
-        self._callback: Callable[..., object] | None = callback
-        self._args = args
-        self._context = context or copy_context()
+        self.callback: Callable[..., object] | None = callback
+        self.args = args
+        self.context = context or copy_context()
         self._when = when
 
     def cancel(self) -> None:
-        self._callback, self._args = None, ()
+        self.callback, self.args = None, ()
 
     def cancelled(self) -> bool:
-        return self._callback is None
+        return self.callback is None
 
     def when(self) -> float:
         return self._when
-
-    def run(self) -> None:
-        callback = self._callback
-        if callback is not None:
-            self._context.run(callback, *self._args)
 
 
 class Loop(asyncio.AbstractEventLoop):
@@ -112,25 +107,30 @@ class Loop(asyncio.AbstractEventLoop):
         asyncio._set_running_loop(self)  # noqa: SLF001  as event loops must do, the documentation says
         try:
             task = self.create_task(future)
-            while not task.done():
-                self._run_once()
+            self._run_until(task.done)
             if self._error is not None:
                 raise self._error
             return task.result()
         finally:
             asyncio._set_running_loop(None)  # noqa: SLF001  see above
+            self._line.clear()  # what is left over refers to this loop: it need not wait for the garbage collector
+            self._timers.clear()
 
-    def _run_once(self) -> None:
-        """Run all that is due now, or let time pass."""
+    def _run_until(self, done: Callable[[], bool]) -> None:
+        """In each round all that is due now; where nothing is, time passes."""
         line, timers = self._line, self._timers
-        if not line:
-            if not timers:
-                raise Deadlock
-            self._now = max(self._now, timers[0][0])
-        while timers and timers[0][0] <= self._now:
-            line.append(heapq.heappop(timers)[2])
-        for _ in range(len(line)):
-            line.popleft().run()
+        following, ended = line.popleft, heapq.heappop
+        while not done():
+            if not line:
+                if not timers:
+                    raise Deadlock
+                self._now = max(self._now, timers[0][0])
+            while timers and timers[0][0] <= self._now:
+                line.append(ended(timers)[2])
+            for _ in range(len(line)):
+                handle = following()
+                if handle.callback is not None:  # run from here: an exception keeps the frames below it, and they what they hold
+                    handle.context.run(handle.callback, *handle.args)
 
     def time(self) -> float:
         return self._now

@@ -100,6 +100,8 @@ class _Driver:
             task.cancel()
         if self._pending:
             await asyncio.wait(self._pending)
+        for server in self._servers.values():
+            server.close()
 
     def _build(self) -> None:
         scenario, loop = self._scenario, asyncio.get_running_loop()
@@ -187,7 +189,7 @@ class _Driver:
         self._record.made[self._record.index(began)] += group.fan_out
         ended, result = math.inf, "failed"
         try:
-            result = await _all(caller, request, group.fan_out)
+            result = await (_one(caller, request) if group.fan_out == 1 else _all(caller, request, group.fan_out))
             ended = clock.now()
         finally:
             if group.counted:
@@ -212,9 +214,7 @@ class _Driver:
 
 
 async def _all(caller: Caller, request: Callable[[], Awaitable[object]], fan_out: int) -> str:
-    """The result of a call, which is as many requests side by side as its fan-out."""
-    if fan_out == 1:
-        return await _one(caller, request)
+    """The result of a call that is several requests side by side."""
     results = await asyncio.gather(*(_one(caller, request) for _ in range(fan_out)))
     return next((result for result in results if result != "ok"), "ok")
 

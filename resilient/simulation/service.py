@@ -106,6 +106,10 @@ class Server:
         """How many requests wait."""
         return len(self._line)
 
+    def close(self) -> None:
+        """Nothing is worked on any more."""
+        self._line.clear()  # the answers that were given up hold frames, and these hold the server
+
     async def request(self, patience: float) -> object:
         """Make a request. This is the callee that a policy protects.
 
@@ -123,6 +127,7 @@ class Server:
             return await answer
         finally:
             timer.cancel()
+            del answer  # an exception that it holds would hold it, through the frames that it went through
 
     def _take(self, job: _Job, now: float) -> None:
         for condition in self._conditions:
