@@ -98,6 +98,14 @@ def test_an_integration_imports_only_its_own_family(mine: str, other: str) -> No
     assert other not in imported
 
 
+def test_the_integration_of_language_models_imports_no_sdk() -> None:
+    """It takes any that is made in a certain way; it needs the HTTP client that they use, and no other integration."""
+    imported = imported_by("import resilient_integrations.llm")
+
+    assert {name.partition(".")[0] for name in imported} & {"anthropic", "httpx", "httpx2", "openai"} == {"httpx2"}
+    assert {name.split(".")[1] for name in imported if name.startswith("resilient_integrations.")} == {"_http", "llm"}
+
+
 @pytest.mark.parametrize(("mine", "library"), [("opentelemetry", "opentelemetry"), ("prometheus", "prometheus_client")])
 def test_telemetry_imports_its_own_library_only(mine: str, library: str) -> None:
     """Who counts for Prometheus needs no OpenTelemetry, and neither needs an HTTP client."""

@@ -22,6 +22,7 @@ from resilient import (
     Kind,
     RateHint,
     RateLimited,
+    TimeoutExceeded,
     Verdict,
     record_timeline,
     timeline_of,
@@ -229,13 +230,14 @@ class TestWhatSurfaces:
         assert isinstance(refused.value.__cause__, BulkheadFull)
         assert len(server.requests) == 1
 
-    async def test_the_time_limits_of_the_sdk_hold(self, sdk: Sdk) -> None:
-        """An answer that does not come in its time is the SDK's timeout; the question is not asked again."""
-        async with serve(stall()) as server, sdk.connected(server.url) as client:
+    @pytest.mark.parametrize(("ours", "cause"), [(None, httpx2.ReadTimeout), (0.05, TimeoutExceeded)])
+    async def test_a_time_limit_is_a_timeout_of_the_sdk(self, sdk: Sdk, ours: float | None, cause: type[Exception]) -> None:
+        """Its own limits hold, and so do those of the policy. The question may be with the server: it is not asked again."""
+        async with serve(stall()) as server, sdk.connected(server.url, attempt_timeout=ours) as client:
             with pytest.raises(sdk.lib.APITimeoutError) as late:
-                await sdk.ask(client.with_options(timeout=0.05))
+                await sdk.ask(client.with_options(timeout=0.05 if ours is None else 5.0))
 
-        assert isinstance(late.value.__cause__, httpx2.ReadTimeout)
+        assert isinstance(late.value.__cause__, cause)
         assert len(server.requests) == 1
 
     async def test_retries_of_the_sdk_that_come_back_are_warned_about(self, sdk: Sdk) -> None:
@@ -286,7 +288,7 @@ class TestStreams:
         async with serve(endings[broken]()) as server, sdk.connected(server.url, patience=0.1) as client:
             async with await sdk.stream(client) as stream:
                 begun = sdk.text(await anext(stream))
-                with pytest.raises((sdk.lib.APIError, httpx2.TransportError)):
+                with pytest.raises(sdk.lib.APIError if sdk.is_openai or broken == "error event" else httpx2.TransportError):
                     await anext(stream)
             breaker, _ = gates(transport_of(client))
 
