@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, get_args
 
+import promql_parser
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
@@ -64,21 +65,37 @@ QUERIES: Final = [
 """Of each query: where it is, the expression, and the labels that are shown of it."""
 
 
+def nodes_of(expr: str) -> list[promql_parser.Expr]:
+    """An expression taken apart as Prometheus does it. What Grafana puts in is stood in for."""
+    nodes: list[promql_parser.Expr] = []
+    promql_parser.walk(promql_parser.parse(expr.replace("$__rate_interval", "1m").replace("$key", ".*")), nodes.append)
+    return nodes
+
+
+def selectors_in(expr: str) -> list[promql_parser.VectorSelector]:
+    """What an expression reads."""
+    return [node for node in nodes_of(expr) if isinstance(node, promql_parser.VectorSelector)]
+
+
 def names_in(expr: str) -> set[str]:
     """The metrics that an expression names."""
-    return set(re.findall(r"\bresilience_\w+", expr))
+    return {str(selector.name) for selector in selectors_in(expr)}
 
 
 def matchers_in(expr: str) -> list[tuple[str, str, str]]:
     """The metric, the label and the value of each matcher."""
-    found = re.findall(r"\b(resilience_\w+){([^}]*)}", expr)
-    return [(metric, *matcher) for metric, inner in found for matcher in re.findall(r'(\w+)\s*[=!]~?\s*"([^"]*)"', inner)]
+    return [(str(each.name), matcher.name, matcher.value) for each in selectors_in(expr) for matcher in each.matchers.matchers]
 
 
 def groups_in(expr: str) -> set[str]:
     """The labels by which an expression sums or joins."""
-    lists = re.findall(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)", expr)
-    return {label.strip() for inner in lists for label in inner.split(",") if label.strip()}
+    labels: set[str] = set()
+    for node in nodes_of(expr):
+        if isinstance(node, promql_parser.AggregateExpr) and node.modifier:
+            labels |= {*node.modifier.labels}
+        elif isinstance(node, promql_parser.BinaryExpr) and node.modifier and node.modifier.matching:
+            labels |= {*node.modifier.matching.labels, *(node.modifier.group_labels or ())}
+    return labels
 
 
 @pytest.mark.parametrize(("where", "expr", "shown"), QUERIES, ids=lambda value: value if isinstance(value, str) else "")
