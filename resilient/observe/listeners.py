@@ -53,10 +53,13 @@ notable: list[Listener] = []
 
 
 def add_listener(listener: Listener) -> None:
-    """Let `listener` hear every event of the process, from the next call on. Adding it twice changes nothing."""
-    if not callable(listener):
-        msg = f"listener={listener!r}: expected a callable that takes an event"
-        raise TypeError(msg)
+    """Let `listener` hear every event of the process, from the next call on. Adding it twice changes nothing.
+
+    Raises:
+        TypeError: it cannot be called, or is a class.
+
+    """
+    _check(listener)
     if listener not in everywhere:
         everywhere.append(listener)
 
@@ -67,9 +70,16 @@ def remove_listener(listener: Listener) -> None:
         everywhere.remove(listener)
 
 
+def _check(listener: object) -> None:
+    if not callable(listener) or isinstance(listener, type):
+        msg = f"listener={listener!r}: expected a callable that takes an event, a function or an instance of a listener's class"
+        raise TypeError(msg)
+
+
 @contextlib.contextmanager
 def listening(listener: Listener) -> Generator[None]:
     """Let `listener` hear the events of calls made inside the block, by this task and the tasks that it starts."""
+    _check(listener)
     token = _here.set((*_here.get(), listener))
     try:
         yield

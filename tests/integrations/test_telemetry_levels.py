@@ -32,7 +32,9 @@ from resilient import (
 from resilient_integrations._telemetry.home import Home
 from resilient_integrations._telemetry.instruments import Keys
 from resilient_integrations._telemetry.levels import Level, Levels
+from resilient_integrations.cache import ResilientCache
 from resilient_integrations.httpx import ResilientTransport
+from resilient_integrations.redis import RedisStore
 
 SHOWN: list[tuple[Any, dict[str, float]]] = [
     (CircuitBreaker(), {"breaker.failure_ratio": 0.0, "breaker.slow_ratio": 0.0}),
@@ -115,6 +117,19 @@ def test_keys_are_shown_one_by_one() -> None:
         ("pipeline", "bob", "bulkhead"),
         ("transport", "https://api.example.com:443", "circuit_breaker"),
         ("transport", "https://api.example.com:443", "retry_budget"),
+    ]
+
+
+def test_a_store_of_shared_limits_and_a_cache_show_their_breakers() -> None:
+    """Whether the store answers, and the backend."""
+    levels = make()
+    levels.watch(RedisStore(), "store")
+    levels.watch(ResilientCache(name="users"), "cache")
+
+    assert places(levels.read()) == [
+        ("store", "", "resilient:store"),
+        ("cache", "", "users"),
+        ("cache", "", "users_origin"),
     ]
 
 

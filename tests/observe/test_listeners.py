@@ -54,6 +54,8 @@ def test_a_listener_that_cannot_be_called_is_refused() -> None:
     """The error shows what was given and what is expected."""
     with pytest.raises(TypeError, match="listener='x': expected a callable that takes an event"):
         add_listener("x")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Dispatch'>: expected .*, a function or an instance"), listening(Dispatch):  # type: ignore[arg-type]
+        pass
 
 
 def test_removing_a_stranger_is_harmless() -> None:

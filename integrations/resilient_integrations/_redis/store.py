@@ -12,7 +12,7 @@ which scripts the server has, and the counts.
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,9 +21,9 @@ from typing import Any, Final, Self
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
-from resilient import BreakerStatistics, CircuitBreaker
+from resilient import BreakerStatistics, CircuitBreaker, Part
 from resilient._arguments import Duration, seconds
 from resilient_integrations._redis.scripts import Script
 
@@ -92,8 +92,8 @@ class RedisStore:
         self._options: dict[str, Any] = {
             **options,
             "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": self.timeout,
-            "socket_connect_timeout": self.timeout,
+            "socket_timeout": None,
+            "socket_connect_timeout": None,
         }
         self._make_client()
         self._queue: list[tuple[Script, str, tuple[str | int, ...], Heard]] = []
@@ -134,7 +134,8 @@ class RedisStore:
             undo: called with a reply that comes too late, or for a caller that is cancelled.
 
         """
-        answer: asyncio.Future[Reply | None] = self._running_loop().create_future()
+        loop = self._running_loop()
+        answer: asyncio.Future[Reply | None] = loop.create_future()
 
         def heard(reply: Reply | None) -> None:
             if not answer.done():
@@ -143,22 +144,24 @@ class RedisStore:
                 undo(reply)
 
         self.post(script, key, *arguments, heard=heard)
+        patience = loop.call_later(min(within, self.timeout), heard, None)
         try:
-            await asyncio.wait((answer,), timeout=max(0.0, min(within, self.timeout)))
+            return await answer
         except BaseException:
-            reply = answer.result() if answer.done() else None
-            answer.cancel()
+            reply = None if answer.cancelled() else answer.result()  # it may lie there already
             if reply is not None:
                 undo(reply)
             raise
-        if answer.done():
-            return answer.result()
-        answer.cancel()
-        return None
+        finally:
+            patience.cancel()
 
     def statistics(self) -> StoreStatistics:
         """A snapshot."""
         return StoreStatistics(self._requests, self._errors, self._pipelines, self.breaker.statistics())
+
+    def parts(self) -> Iterator[Part]:
+        """What has a state: the breaker. See `resilient.parts_of`."""
+        yield Part("", self.breaker.name, self.breaker)
 
     async def aclose(self) -> None:
         """Send what is under way and close the connection."""
@@ -252,6 +255,11 @@ class RedisStore:
                 await self._client.aclose()
 
     async def _run(self, commands: list[tuple[str | int, ...]]) -> list[Any]:
+        if len(commands) == 1:  # a pipeline of one takes twice as long
+            try:
+                return [await self._client.execute_command(*commands[0])]
+            except ResponseError as error:
+                return [error]
         async with self._client.pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
