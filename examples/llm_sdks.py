@@ -1,4 +1,4 @@
-"""The SDK of a language model over the resilient transport: one line, and it is used as before. `AsyncAnthropic` goes that way, too.
+"""The SDK of a language model over the resilient transport: one line, and it is used as before. So is `AsyncAnthropic`.
 
 What is refused is asked again when the server says, and not before; what the server says of its rate limit is kept; a stream
 holds its place until it ends. The vendor is a stand-in inside of this process: it is overloaded first, then it answers, and
