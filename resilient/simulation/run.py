@@ -161,7 +161,9 @@ class _Driver:
     ) -> None:
         """Make a call, and see to it that the next one is made."""
         now, loop = clock.now(), asyncio.get_running_loop()
-        rate = group.rate * math.prod(1 + (one.rate - 1) * one.strength(now) for one in conditions)
+        rate = group.rate
+        for one in conditions:
+            rate *= 1 + (one.rate - 1) * one.strength(now)
         wait = self._scenario.step
         if rate > 0:
             if not first:

@@ -7,7 +7,7 @@ requests have succeeded, and the tally.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 from random import Random
 from typing import Final
@@ -38,11 +38,14 @@ class GaveUp(TimeoutError):
     """The simulated client library waited for as long as it does."""
 
 
-_OVERLOADED: Final = Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "overloaded", throttled=True)
+_RETRYABLE: Final = Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "retryable_error")
+_VERDICTS: Final[Mapping[type, Verdict]] = {
+    Failed: _RETRYABLE,
+    GaveUp: _RETRYABLE,
+    Overloaded: Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "overloaded", throttled=True),
+}
 
-SIMULATED: Final = Classifier(lambda error: _OVERLOADED if isinstance(error, Overloaded) else None) | retry_on(
-    (ConnectionError, TimeoutError)
-)
+SIMULATED: Final = Classifier(lambda error: _VERDICTS.get(type(error))) | retry_on((ConnectionError, TimeoutError))
 """What the outcomes of simulated requests mean, in place of the classifier of a policy."""
 
 
@@ -74,6 +77,7 @@ class Server:
         "_conditions",
         "_line",
         "_loop",
+        "_losses",
         "_random",
         "_service",
         "_succeeded",
@@ -92,6 +96,7 @@ class Server:
     ) -> None:
         self._service = service
         self._conditions = conditions
+        self._losses = [one for one in conditions if one.workers < 1]
         self._random = random
         self._tally = tally
         self._loop = loop
@@ -147,9 +152,8 @@ class Server:
 
     def _workers(self, now: float) -> float:
         workers: float = self._service.workers
-        for condition in self._conditions:
-            if condition.workers < 1:
-                workers *= 1 - (1 - condition.workers) * condition.strength(now)
+        for loss in self._losses:
+            workers *= 1 - (1 - loss.workers) * loss.strength(now)
         return workers
 
     def _begin(self, job: _Job, now: float) -> None:
