@@ -6,7 +6,6 @@ The quickest way to try a policy on a real service. What it prints holds no cred
 import argparse
 import contextlib
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import anyio
 from resilient import clock
 from resilient.cli.documents import Section, Source, read_document
 from resilient.cli.explain import chosen
+from resilient.cli.options import duration
 from resilient.cli.screen import Paint, PlainText, Terminal, Unusable, kept, screen
 from resilient.errors import ResilienceError
 from resilient.observe import Timeline, listening
@@ -70,7 +70,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--key", help="what is called: the policy of this key is taken (default: the default of the document)")
     parser.add_argument("--method", type=_method, default="GET", help="default: GET")
     parser.add_argument("--header", type=_header, action="append", default=[], metavar="'NAME: VALUE'", help="may be repeated")
-    parser.add_argument("--timeout", type=_timeout, metavar="SECONDS", help="for everything, retries and waits included")
+    parser.add_argument("--timeout", type=_timeout, metavar="TIME", help="for everything, retries and waits included")
     parser.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
     parser.set_defaults(run=_run)
 
@@ -91,14 +91,11 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _timeout(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        msg = "expected seconds above 0, e.g. 2.5"
+    seconds = duration(text)
+    if seconds <= 0:
+        msg = f"{text!r}: expected a time above 0, e.g. 2.5 or 500ms"
         raise argparse.ArgumentTypeError(msg)
-    return value
+    return seconds
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import anyio
 
+from resilient.cli.options import duration
 from resilient.cli.screen import Unusable
 from resilient.testing import Bandwidth, BlackHole, Drip, Fault, FaultProxy, Latency, Refuse, Reset, Sometimes, Truncate
 
 __all__ = ("add_to",)
 
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _BYTES: Final = {"": 1, "k": 1_000, "m": 1_000_000}
 
 
@@ -27,17 +27,17 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--listen", default=":0", metavar="[HOST]:PORT", help="where (default: a free port of 127.0.0.1)")
     parser.add_argument("--to", required=True, metavar="HOST:PORT", help="the server")
-    parser.add_argument("--latency", type=_duration, default=0.0, metavar="TIME", help="delay, e.g. 200ms or 1.5s")
-    parser.add_argument("--jitter", type=_duration, default=0.0, metavar="TIME", help="up to so much more")
+    parser.add_argument("--latency", type=duration, default=0.0, metavar="TIME", help="delay, e.g. 200ms or 1.5s")
+    parser.add_argument("--jitter", type=duration, default=0.0, metavar="TIME", help="up to so much more")
     parser.add_argument("--bandwidth", type=_size, metavar="BYTES", help="bytes per second, e.g. 10k")
-    parser.add_argument("--drip", type=_duration, metavar="TIME", help="one byte at a time, so far apart")
+    parser.add_argument("--drip", type=duration, metavar="TIME", help="one byte at a time, so far apart")
     parser.add_argument("--reset-after", type=_size, metavar="BYTES", help="reset the connection after so many bytes")
     parser.add_argument("--truncate-after", type=_size, metavar="BYTES", help="close it in order after so many bytes")
     parser.add_argument("--black-hole-after", type=_size, metavar="BYTES", help="let nothing pass after so many bytes")
     parser.add_argument("--refuse", action="store_true", help="hold the port, and refuse all connections")
     parser.add_argument("--share", type=float, default=1.0, help="of the connections that meet these faults (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="fixes jitter and share (default: 0)")
-    parser.add_argument("--for", dest="limit", type=_duration, default=math.inf, metavar="TIME", help="stop after this time")
+    parser.add_argument("--for", dest="limit", type=duration, default=math.inf, metavar="TIME", help="stop after this time")
     parser.set_defaults(run=_run)
 
 
@@ -91,17 +91,9 @@ def _address(option: str, text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _duration(text: str) -> float:
-    return _quantity(text, _UNITS, "a time such as 200ms, 1.5s or 2m")
-
-
 def _size(text: str) -> int:
-    return int(_quantity(text, _BYTES, "a number of bytes such as 1000 or 10k"))
-
-
-def _quantity(text: str, units: dict[str, Any], expected: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d*)?)([a-z]*)", text.lower())
-    if found is None or found[2] not in units:
-        msg = f"{text!r}: expected {expected}"
+    found = re.fullmatch(r"([0-9]{1,15})([km]?)", text.lower())
+    if found is None:
+        msg = f"{text!r}: expected a number of bytes such as 1000 or 10k"
         raise argparse.ArgumentTypeError(msg)
-    return float(found[1]) * float(units[found[2]])
+    return int(found[1]) * _BYTES[found[2]]

@@ -4,15 +4,14 @@ Bounds are told as `minimum` and `maximum`: a reader of documents clamps what is
 """
 
 import math
-from typing import Any, Final
+from typing import Any
 
+from resilient.policy.durations import PATTERN
 from resilient.policy.fields import ENABLED, FIELDS, KIND, SECTIONS, Field
 
 __all__ = ("policy_json_schema",)
 
 Schema = dict[str, Any]
-
-_DURATION: Final = r"^\s*([0-9]+(\.[0-9]+)?\s*(us|ms|s|m|h|d)\s*)+$"
 
 
 def policy_json_schema() -> Schema:
@@ -61,7 +60,7 @@ def _type(field: Field) -> Schema:
     if high < math.inf:
         number |= {"minimum": 0 if field.zero_is_off else low, "maximum": high}
     if field.type == "seconds":
-        return {"anyOf": [number, {"type": "string", "pattern": _DURATION}]}
+        return {"anyOf": [number, {"type": "string", "pattern": PATTERN}]}
     if field.type in {"integer", "number"}:
         return number
     if field.type == "flag":

@@ -7,13 +7,13 @@ applied. A number that is out of its bounds is clamped, and its path is noted.
 
 import inspect
 import math
-import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, cast
 
 from resilient.errors import InvalidPolicy, Problem
+from resilient.policy.durations import seconds_in
 from resilient.policy.fields import BOUNDS, ENABLED, FIELDS, KIND, SECTIONS, Bounds, Field
 from resilient.policy.names import BudgetRef, nearest
 from resilient.policy.presets import PRESETS
@@ -39,9 +39,6 @@ __all__ = ("checked_bounds", "fields_of_preset", "policy_from_document", "shown"
 Table = Mapping[str, Any]
 Make = Callable[..., Any]
 
-_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_DURATION: Final = re.compile(r"\s*(-?)\s*((?:\d{1,15}(?:\.\d{1,15})?\s*(?:us|ms|s|m|h|d)\s*)+)", re.ASCII)
-_PART: Final = re.compile(r"([\d.]+)\s*([a-z]+)")
 _SHOWN: Final = 60  # characters of a value that a message shows
 
 
@@ -224,11 +221,8 @@ def _seconds(value: object) -> object:
     """A duration as a number of seconds; what is none is handed back."""
     if isinstance(value, timedelta):
         return value.total_seconds()
-    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        return value
-    total = sum(float(amount) * _UNITS[unit] for amount, unit in _PART.findall(found[2]))
-    return -total if found[1] else total
+    seconds = seconds_in(value) if isinstance(value, str) else None
+    return value if seconds is None else seconds
 
 
 def shown(value: object) -> str:

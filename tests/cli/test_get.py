@@ -127,9 +127,9 @@ def test_no_secret_is_printed(
         (["http://h", "--header", "X: hunter2\r\nY: 1"], "argument --header: expected 'Name: value' in printable ASCII\n"),
         (["http://h", "--header", ": hunter2"], "argument --header: expected 'Name: value' in printable ASCII\n"),
         (["http://h", "--method", "hunter 2"], "argument --method: expected the name of a method, e.g. HEAD\n"),
-        (["http://h", "--timeout", "soon"], "argument --timeout: expected seconds above 0, e.g. 2.5\n"),
-        (["http://h", "--timeout", "0"], "argument --timeout: expected seconds above 0, e.g. 2.5\n"),
-        (["http://h", "--timeout", "inf"], "argument --timeout: expected seconds above 0, e.g. 2.5\n"),
+        (["http://h", "--timeout", "soon"], "argument --timeout: 'soon': expected a time such as 200ms, 1.5s or 2m\n"),
+        (["http://h", "--timeout", "0"], "argument --timeout: '0': expected a time above 0, e.g. 2.5 or 500ms\n"),
+        (["http://h", "--timeout", "inf"], "argument --timeout: 'inf': expected a time such as 200ms, 1.5s or 2m\n"),
     ],
 )
 def test_what_cannot_be_sent_is_a_matter_of_usage(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +163,7 @@ def test_a_service_that_is_not_there(quick: list[str], capsys: pytest.CaptureFix
 
 def test_a_request_that_takes_too_long_is_cut_off(serving: Serving, capsys: pytest.CaptureFixture[str]) -> None:
     """`--timeout` is for everything."""
-    assert main(["get", serving(stall()).url, "--timeout", "0.05"]) == 3
+    assert main(["get", serving(stall()).url, "--timeout", "50ms"]) == 3
     assert "error TimeoutExceeded: " in capsys.readouterr().out
 
 
