@@ -12,11 +12,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import pytest
 
 from integrations.families import Family
 from integrations.servers import Step, answer, nobody, serve, tunnel
-from integrations.servers_h2 import StepH2, respond, serve_h2
+from integrations.servers_h2 import ServerH2, StepH2, hold, respond, say_nothing, serve_h2
 
 
 @dataclass
@@ -139,3 +140,21 @@ def resolver(code: int) -> Setting:
 @asynccontextmanager
 async def other_scheme(stage: Stage) -> AsyncGenerator[Scene]:
     yield Scene("gopher://127.0.0.1/", stage.family.inner())
+
+
+@asynccontextmanager
+async def beside_another_stream(family: Family) -> AsyncGenerator[tuple[Any, ServerH2]]:
+    """A client and an HTTP/2 server that never answers it: another request, on the same connection, is answered in the end."""
+    async with serve_h2(hold(respond(200, b"late")), say_nothing) as server, family.client(family.inner_h2()) as client:
+        bodies: list[bytes] = []
+
+        async def patient() -> None:
+            bodies.append((await client.get(server.url)).content)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(patient)
+            await server.until(requests=1)
+            yield client, server
+            server.release.set()
+
+        assert (bodies, server.connections) == ([b"late"], 1)

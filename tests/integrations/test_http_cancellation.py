@@ -11,8 +11,9 @@ import anyio.lowlevel
 import pytest
 
 from integrations.families import LEFT_BELOW, POLICY, Family, assert_nothing_is_left, failures, gates
+from integrations.scenes import beside_another_stream
 from integrations.servers import Server, Step, answer, drip, hang_up, head, held, reset, serve, stall
-from integrations.servers_h2 import hold, respond, say_nothing, serve_h2
+from integrations.servers_h2 import respond, serve_h2
 from resilient import Bulkhead, CircuitBreaker, Constant, Policy, Retry, record_timeline
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("real_backend")]
@@ -188,19 +189,8 @@ async def test_a_response_that_comes_in_the_tick_of_a_cancellation_is_not_leaked
 
 async def test_cancelling_one_stream_of_http2_leaves_its_neighbours_alone(family: Family) -> None:
     """They share the connection, and nothing else."""
-    async with serve_h2(hold(respond(200, b"late")), say_nothing) as server, family.client(family.inner_h2()) as client:
-        bodies: list[bytes] = []
-
-        async def patient() -> None:
-            bodies.append((await client.get(server.url)).content)
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(patient)
-            await server.until(requests=1)
-            await cancel_once(lambda: server.until(requests=2), lambda: client.get(server.url))
-            server.release.set()
-
-        assert (bodies, server.connections) == ([b"late"], 1)
+    async with beside_another_stream(family) as (client, server):
+        await cancel_once(lambda: server.until(requests=2), lambda: client.get(server.url))
 
 
 @LEFT_BELOW

@@ -7,8 +7,8 @@ import anyio
 import pytest
 
 from integrations.families import AT_ONCE, BACKENDS, POLICY, Family, failures
+from integrations.scenes import beside_another_stream
 from integrations.servers import Step, answer, drip, head, held, serve, stall
-from integrations.servers_h2 import hold, respond, say_nothing, serve_h2
 from resilient import DeadlineExceeded, Policy, Retry, Timeout, TimeoutExceeded, clock, deadline, record_timeline
 
 URL = "https://api.example.com/"
@@ -266,20 +266,9 @@ async def test_a_client_without_timeouts_is_bounded_by_ours(family: Family) -> N
 @real
 async def test_neighbours_on_the_same_http2_connection_never_suffer(family: Family) -> None:
     """One stream is cut off; the other one, on the same connection, goes on and gets its answer."""
-    async with serve_h2(hold(respond(200, b"late")), say_nothing) as server, family.client(family.inner_h2()) as client:
-        bodies: list[bytes] = []
-
-        async def patient() -> None:
-            bodies.append((await client.get(server.url)).content)
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(patient)
-            await server.until(requests=1)
-            with pytest.raises(family.lib.ReadTimeout):
-                await client.get(server.url, extensions={"resilient": {"attempt_timeout": 0.05, "retry": False}})
-            server.release.set()
-
-        assert (bodies, server.connections) == ([b"late"], 1)
+    async with beside_another_stream(family) as (client, server):
+        with pytest.raises(family.lib.ReadTimeout):
+            await client.get(server.url, extensions={"resilient": {"attempt_timeout": 0.05, "retry": False}})
 
 
 @pytest.mark.parametrize("limit", [-1, float("nan"), "5"])

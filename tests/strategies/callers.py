@@ -1,7 +1,7 @@
 """What the tests of bulkheads and rate limiters share: callers that can be watched, let go, and cancelled in every way."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal
 
@@ -9,9 +9,53 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-__all__ = ("Caller", "How", "tasks", "ticks", "ways_to_cancel")
+from resilient.pipeline import Pipeline
+
+__all__ = ("Caller", "How", "enters_at_once", "tasks", "through", "ticks", "ways_to_cancel")
 
 How = Literal["scope", "native"]
+
+
+async def through(face: str, gate: Any, fn: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Run the function with a permit of the gate, which is asked for by one of its faces."""
+    match face:
+        case "block":
+            async with gate:
+                await fn()
+        case "permit":
+            async with gate.permit():
+                await fn()
+        case "acquire":
+            with await gate.acquire():
+                await fn()
+        case "acquire_nowait":
+            with gate.acquire_nowait():
+                await fn()
+        case "decorator":
+            await gate(fn)()
+        case "pipeline":
+            await Pipeline(gate).call(fn)
+        case _:
+            await gate.call(fn)
+
+
+async def enters_at_once(block: AbstractAsyncContextManager[Any]) -> bool:
+    """Whether nobody else runs between asking for the block and being in it."""
+    go, ran = anyio.Event(), False
+
+    async def other() -> None:
+        nonlocal ran
+        await go.wait()
+        ran = True
+
+    async with tasks() as group:
+        group.start_soon(other)
+        await ticks(3)
+        go.set()
+        async with block:
+            ran_in_between = ran
+    assert ran
+    return not ran_in_between
 
 
 class Caller:

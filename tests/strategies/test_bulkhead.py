@@ -14,7 +14,7 @@ from resilient.observe.events import CallRejected, Event
 from resilient.observe.listeners import listening
 from resilient.strategies.bulkhead import Bulkhead, BulkheadStatistics
 from strategies.bulkheads import is_empty
-from strategies.callers import Caller, tasks, ticks
+from strategies.callers import Caller, enters_at_once, tasks, through, ticks
 
 pytestmark = pytest.mark.anyio
 
@@ -134,26 +134,9 @@ async def test_every_face_refuses_when_all_slots_are_out(face: str) -> None:
     async def never() -> None:
         raise AssertionError
 
-    async def use() -> None:
-        match face:
-            case "block":
-                async with bulkhead:
-                    await never()
-            case "acquire":
-                await bulkhead.acquire()
-            case "acquire_nowait":
-                bulkhead.acquire_nowait()
-            case "permit":
-                async with bulkhead.permit():
-                    await never()
-            case "call":
-                await bulkhead.call(never)
-            case _:
-                await bulkhead(never)()
-
     async with bulkhead:
         with listening(told.append), pytest.raises(BulkheadFull) as raised:
-            await use()
+            await through(face, bulkhead, never)
 
     error = raised.value
     rejections = [event for event in told if isinstance(event, CallRejected)]
@@ -275,20 +258,4 @@ async def test_a_release_and_a_nowait_in_one_tick_never_let_one_too_many_in() ->
 
 async def test_a_free_slot_is_taken_without_a_checkpoint() -> None:
     """Nobody else runs between asking for a free slot and having it."""
-    bulkhead = Bulkhead(1)
-    go, ran = anyio.Event(), False
-
-    async def other() -> None:
-        nonlocal ran
-        await go.wait()
-        ran = True
-
-    async with tasks() as group:
-        group.start_soon(other)
-        await ticks(3)
-        go.set()
-        async with bulkhead:
-            ran_in_between = ran
-
-    assert not ran_in_between
-    assert ran
+    assert await enters_at_once(Bulkhead(1))

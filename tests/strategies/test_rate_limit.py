@@ -15,7 +15,7 @@ from resilient.keyed import Keyed
 from resilient.strategies.rate_limit import TokenBucket, TokenBucketStatistics
 from resilient.strategies.waiting import Waiter
 from strategies.buckets import Ideal, drain
-from strategies.callers import tasks, ticks
+from strategies.callers import enters_at_once, tasks, through, ticks
 
 pytestmark = pytest.mark.anyio
 
@@ -128,20 +128,7 @@ async def test_every_face_waits_for_a_token(face: str) -> None:
     async def note() -> None:
         ran.append(anyio.current_time())
 
-    match face:
-        case "block":
-            async with bucket:
-                await note()
-        case "acquire":
-            await bucket.acquire()
-            await note()
-        case "permit":
-            async with bucket.permit():
-                await note()
-        case "call":
-            await bucket.call(note)
-        case _:
-            await bucket(note)()
+    await through(face, bucket, note)
 
     assert ran == [pytest.approx(1.0)]
     assert bucket.statistics().tokens == pytest.approx(0.0, abs=1e-5)
@@ -149,22 +136,7 @@ async def test_every_face_waits_for_a_token(face: str) -> None:
 
 async def test_a_token_that_is_there_is_taken_without_a_checkpoint() -> None:
     """Nobody else runs between asking for it and having it."""
-    bucket = TokenBucket(10)
-    go, ran = anyio.Event(), False
-
-    async def other() -> None:
-        nonlocal ran
-        await go.wait()
-        ran = True
-
-    async with tasks() as group:
-        group.start_soon(other)
-        await ticks(3)
-        go.set()
-        async with bucket:
-            ran_in_between = ran
-
-    assert not ran_in_between
+    assert await enters_at_once(TokenBucket(10))
 
 
 async def test_waiters_are_served_first_come_first_served() -> None:

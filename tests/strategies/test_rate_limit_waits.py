@@ -14,7 +14,7 @@ from resilient.pipeline import Pipeline
 from resilient.strategies.rate_limit import TokenBucket
 from resilient.strategies.retry import Retry
 from strategies.buckets import Ideal, drain, fail, times
-from strategies.callers import Caller, tasks, ticks, ways_to_cancel
+from strategies.callers import Caller, tasks, through, ticks, ways_to_cancel
 
 pytestmark = pytest.mark.anyio
 
@@ -32,24 +32,9 @@ async def test_every_face_refuses_at_once_what_would_take_too_long(face: str) ->
     async def never() -> None:
         raise AssertionError
 
-    async def use() -> None:
-        match face:
-            case "block":
-                async with bucket:
-                    await never()
-            case "acquire":
-                await bucket.acquire()
-            case "acquire_nowait":
-                bucket.acquire_nowait()
-            case "permit":
-                async with bucket.permit():
-                    await never()
-            case _:
-                await bucket.call(never)
-
     await anyio.sleep(0.25)
     with listening(told.append), pytest.raises(RateLimited) as raised:
-        await use()
+        await through(face, bucket, never)
     took = anyio.current_time() - 0.25
     rejections = [event for event in told if isinstance(event, CallRejected)]
     await anyio.sleep(raised.value.retry_after or 0.0)

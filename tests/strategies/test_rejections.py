@@ -17,28 +17,16 @@ from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.gate import Gate
 from resilient.strategies.rate_limit import TokenBucket
 from resilient.strategies.sliding_window import SlidingWindow
+from strategies.callers import through
 
 pytestmark = pytest.mark.anyio
-
-
-async def use(gate: Gate, how: str) -> None:
-    """Ask it for a permit."""
-    match how:
-        case "acquire":
-            await gate.acquire()
-        case "acquire_nowait":
-            gate.acquire_nowait()
-        case "pipeline":
-            await Pipeline(gate).call(Script(1))
-        case _:
-            await gate.call(Script(1))
 
 
 async def refused(gate: Gate, times: int = 1, how: str = "call") -> None:
     """So many refusals of a gate that has nothing to grant."""
     for _ in range(times):
         with pytest.raises(Rejected):
-            await use(gate, how)
+            await through(how, gate, Script(1))
 
 
 @pytest.fixture
