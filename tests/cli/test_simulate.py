@@ -17,6 +17,7 @@ title = "Small"
 seconds = 8
 warm_up = 0
 claims = ["shy.amplification <= bold.amplification"]
+services = [{ workers = 2 }]
 clients = [{ rate = 5, patience = 0.5 }]
 conditions = [{ on = "service", begin = 2, end = 4, hangs = 1 }]
 
@@ -93,7 +94,7 @@ def test_a_report_is_written(
     scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a sweep, where that is asked for."""
-    monkeypatch.setattr("resilient.simulation.report.report", _counted)
+    monkeypatch.setattr(command, "_plots", lambda: _counted)
     page = tmp_path / "reports" / "out.html"
 
     assert main(["simulate", "shy", "--scenario", scenario, "--seeds", "1", "--sweep", "--report", str(page)]) == 0
@@ -143,9 +144,10 @@ def test_all_reports_of_the_gallery_are_written(
 )
 @pytest.mark.usefixtures("scenario", "document")
 def test_a_mistake_is_told_in_a_line(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The exit status is 2."""
+    monkeypatch.setattr(command, "_plots", lambda: _counted)
     (tmp_path / "bad.toml").write_text("secconds = 3", "utf-8")
 
     assert main(["simulate", *(argument.format(tmp=tmp_path) for argument in arguments)]) == 2
