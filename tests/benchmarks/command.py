@@ -14,14 +14,17 @@ from benchmarks import (
     asgi,
     breaker,
     bulkhead,
+    cache,
     chaos,
     executor,
     fallback,
+    grpc,
     hedge,
     http_transport,
     limiter,
     memory,
     pipelines,
+    redis,
     report,
     retry,
     streams,
@@ -47,6 +50,9 @@ GROUPS: Final[tuple[Group, ...]] = tuple(
         http_transport,
         telemetry,
         asgi,
+        grpc,
+        redis,
+        cache,
     )
     for group in module.GROUPS
 )
@@ -87,7 +93,8 @@ async def _run(options: argparse.Namespace) -> None:
         except ImportError as error:
             print(f"\n{group.title}: left out, {error}")
             continue
-        results = await measure(_scaled(cases, quick=options.quick), group.base, 5 if options.quick else options.rounds, rng)
+        rounds = 5 if options.quick else options.rounds
+        results = await measure(_scaled(cases, quick=options.quick), group.base, rounds, rng, group.clock)
         print(f"\n{report.timing_table(group, results)}", flush=True)
         figures += report.as_json(group, results)
     if not options.only or MEMORY in options.only:

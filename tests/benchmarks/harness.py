@@ -59,6 +59,7 @@ class Case:
         without: what a peer leaves out that ours does.
         count: how often in each round; 0 to find out how often it takes to fill the batch.
         rounds: how many rounds at most.
+        close: gives back what it holds, connections say; called at the end.
 
     """
 
@@ -69,6 +70,7 @@ class Case:
     without: str = ""
     count: int = 0
     rounds: int = 1_000_000
+    close: Callable[[], Awaitable[object]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Group:
         own: makes our own cases, and those of the standard library and anyio.
         peers: makes the cases of a peer, by its name on PyPI. It may raise `ImportError`.
         base: the case whose time the others are compared with.
+        clock: in place of the CPU time of this thread; the time that goes by where others do the work, a server say.
 
     """
 
@@ -89,6 +92,7 @@ class Group:
     own: Callable[[], Iterable[Case]]
     peers: Mapping[str, Callable[[], Iterable[Case]]] = field(default_factory=dict[str, Callable[[], Iterable[Case]]])
     base: str = BARE
+    clock: Callable[[], float] = time.thread_time
 
 
 @dataclass(slots=True)
@@ -161,9 +165,11 @@ def cases_of(group: Group, missing: set[str], *, with_peers: bool = True) -> lis
     return cases
 
 
-async def measure(cases: list[Case], base: str, rounds: int, rng: random.Random) -> list[Result]:
+async def measure(
+    cases: list[Case], base: str, rounds: int, rng: random.Random, clock: Callable[[], float] = time.thread_time
+) -> list[Result]:
     """Run the cases in rounds, see the top of this file."""
-    counts = [case.count or await _how_often(case.run) for case in cases]
+    counts = [case.count or await _how_often(case.run, clock) for case in cases]
     times: list[list[float]] = [[] for _ in cases]
     order = list(range(len(cases)))
     gc.collect()
@@ -173,10 +179,11 @@ async def measure(cases: list[Case], base: str, rounds: int, rng: random.Random)
             rng.shuffle(order)
             for index in order:
                 if number < cases[index].rounds:
-                    times[index].append(await _timed(cases[index].run, counts[index]) / counts[index] * 1e6)
+                    times[index].append(await _timed(cases[index].run, counts[index], clock) / counts[index] * 1e6)
             gc.collect()
     finally:
         gc.enable()
+        await close(cases)
     base_times = times[[case.name for case in cases].index(base)]
     return [
         Result(case, statistics.median(own), statistics.median(a - b for a, b in zip(own, base_times, strict=False)))
@@ -184,17 +191,24 @@ async def measure(cases: list[Case], base: str, rounds: int, rng: random.Random)
     ]
 
 
-async def _timed(run: Run, n: int) -> float:
-    started = time.thread_time()
+async def close(cases: Iterable[Case]) -> None:
+    """Give back what cases hold, the last one first."""
+    for case in reversed(list(cases)):
+        if case.close is not None:
+            await case.close()
+
+
+async def _timed(run: Run, n: int, clock: Callable[[], float]) -> float:
+    started = clock()
     await run(n)
-    return time.thread_time() - started
+    return clock() - started
 
 
-async def _how_often(run: Run) -> int:
+async def _how_often(run: Run, clock: Callable[[], float]) -> int:
     await run(20)  # what happens only the first time is not measured
     n = 1
     while True:
-        taken = await _timed(run, n)
+        taken = await _timed(run, n, clock)
         if taken >= BATCH / 4:
             return max(1, round(n * BATCH / taken))
         n *= 4

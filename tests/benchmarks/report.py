@@ -11,6 +11,7 @@ from benchmarks.memory import Size
 
 PEERS = (
     "aiobreaker",
+    "aiocache",
     "aiolimiter",
     "backoff",
     "circuitbreaker",
@@ -18,13 +19,16 @@ PEERS = (
     "grit-toolkit",
     "httpx-retries",
     "hyx",
+    "limits",
     "nopanic",
     "opnieuw",
     "purgatory",
     "pyfailsafe",
+    "pyrate-limiter",
     "pyresilience",
     "stamina",
     "tenacity",
+    "throttled-py",
 )
 
 

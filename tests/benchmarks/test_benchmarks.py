@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import memory
 from benchmarks.command import GROUPS, NAMES, main
-from benchmarks.harness import BARE, Case, Group, Result, Target, called, cases_of, fn, measure
+from benchmarks.harness import BARE, Case, Group, Result, Target, called, cases_of, close, fn, measure
 from benchmarks.report import as_json, timing_table
 
 OF_A_PEER = Case("peer", fn, without="something")
@@ -28,6 +28,7 @@ def test_every_case_of_our_own_runs(group: Group) -> None:
         cases = cases_of(group, set(), with_peers=False)
         for case in cases:
             await case.run(min(case.count, 100) or 3)
+        await close(cases)
         return [case.name for case in cases]
 
     names = asyncio.run(run())

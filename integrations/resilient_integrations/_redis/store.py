@@ -92,8 +92,8 @@ class RedisStore:
         self._options: dict[str, Any] = {
             **options,
             "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": None,
-            "socket_connect_timeout": None,
+            "socket_timeout": None,  # there is one time limit for a pipeline, and not one for each reply of it
+            "socket_connect_timeout": self.timeout,
         }
         self._make_client()
         self._queue: list[tuple[Script, str, tuple[str | int, ...], Heard]] = []
@@ -197,11 +197,8 @@ class RedisStore:
     async def _send_all(self) -> None:
         batch: list[tuple[Script, str, tuple[str | int, ...], Heard]] = []
         try:
-            while True:
-                await asyncio.sleep(0)  # what is asked for in the same round of the event loop goes along
+            while self._queue:
                 batch, self._queue = self._queue[:_LARGEST], self._queue[_LARGEST:]
-                if not batch:
-                    return
                 replies: list[Any] = []
                 try:
                     self._pipelines += 1
@@ -211,6 +208,7 @@ class RedisStore:
                 told, batch = batch, []
                 for (_, _, _, heard), reply in zip(told, replies, strict=True):
                     self._tell(heard, reply)
+                await asyncio.sleep(0)  # who has heard, and asks again at once, does so now
         finally:
             self._sending = None
             unheard, self._queue = [*batch, *self._queue], []
