@@ -1,5 +1,6 @@
 """A unary call of grpc.aio through a channel, to a server in this process that answers at once."""
 
+import os
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from benchmarks.harness import Case, Group
 from resilient import Bulkhead, Policy, Timeout, TokenBucket
 from resilient_integrations.grpc import interceptors, resilient_channel
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it tells of each connection that ends
 _RPC: Final[Any] = grpc  # its types say too little for strict checkers
 METHOD: Final = "/benchmark.Service/Unary"
 BARE_CHANNEL: Final = "bare grpc.aio channel"
