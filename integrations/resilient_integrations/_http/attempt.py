@@ -20,6 +20,7 @@ from resilient.outcome import Health, Kind, Verdict
 from resilient_integrations._http.bodies import OneShotBody
 from resilient_integrations._http.call import Sending
 from resilient_integrations._http.classify import MISDIRECTED, error_verdict
+from resilient_integrations._http.defects import as_it_should_be
 from resilient_integrations._http.evidence import Evidence, Sent, Trace, examine
 from resilient_integrations._http.exchange import Exchange
 from resilient_integrations._http.failure import CUT, cut_off, remember
@@ -57,7 +58,10 @@ async def send(sending: Sending) -> Exchange:
         else:
             response = await _in_time(sending, attempt, copy, seconds)
     except Exception as error:
-        remember(error, sending, error_verdict(error, examine(error, trace, outer), idempotent=sending.idempotent))
+        shown = as_it_should_be(error, sending.engine.family.package, request, written=trace.written)
+        remember(shown, sending, error_verdict(shown, examine(error, trace, outer), idempotent=sending.idempotent))
+        if shown is not error:
+            raise shown from error
         raise
     finally:
         if isinstance(request.stream, OneShotBody):

@@ -19,6 +19,8 @@ from resilient.strategies.lingering import Lingering
 from resilient_integrations._http.bodies import close_iterator
 from resilient_integrations._http.call import origin_of
 from resilient_integrations._http.classify import MISDIRECTED, error_verdict, response_verdict
+from resilient_integrations._http.closing import to_its_end
+from resilient_integrations._http.defects import is_defect
 from resilient_integrations._http.evidence import Evidence, Sent
 from resilient_integrations._http.failure import CUT, cut_off, failure_of, forget, remember
 
@@ -75,7 +77,7 @@ class Exchange(Lingering):
                         with anyio.move_on_after(_DRAIN_SECONDS):
                             await _drain(response.stream)
                 finally:
-                    await response.stream.aclose()
+                    await to_its_end(response.stream.aclose())
         except Exception:  # noqa: BLE001, S110  the connection is broken, and nobody is interested in the response any more
             pass
         finally:
@@ -144,7 +146,10 @@ class UpgradedStream:
         try:
             with anyio.CancelScope(shield=True):
                 await close_iterator(self._parts)
-                await self._stream.aclose()
+                await to_its_end(self._stream.aclose())
+        except Exception as defect:
+            if not is_defect(defect):
+                raise
         finally:
             self._exchange.ended(error)
 

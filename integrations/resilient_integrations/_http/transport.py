@@ -14,6 +14,7 @@ from resilient.policy.schema import Policy
 from resilient_integrations._http.engine import Engine
 from resilient_integrations._http.family import Family
 from resilient_integrations._http.options import Hold, Limit
+from resilient_integrations._http.whole_writes import keep_writes_whole
 
 __all__ = ("Settings", "Transport")
 
@@ -93,6 +94,7 @@ class Transport:
 
     def _set_up(self, engine: Engine, inner: Any) -> None:
         self.family.check_transport(inner)
+        keep_writes_whole(inner)
         self.inner = inner
         self.closed = False
         self.engine = engine
