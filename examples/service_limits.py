@@ -23,7 +23,8 @@ def busy(_: httpx.Request) -> httpx.Response:
     return httpx.Response(503, headers={"Retry-After": "20"})
 
 
-upstream = httpx.AsyncClient(transport=ResilientTransport(httpx.MockTransport(busy)), base_url="https://users.example.com")
+transport = ResilientTransport(httpx.MockTransport(busy))
+upstream = httpx.AsyncClient(transport=transport, base_url="https://users.example.com")
 
 
 async def report(_: Request) -> Response:
@@ -40,7 +41,7 @@ async def user(_: Request) -> Response:
 
 slots = Bulkhead(10)
 loop_lag = LoopLag(0.1)
-health = Middleware(HealthEndpoints, capacity={"requests": slots, "loop": loop_lag})
+health = Middleware(HealthEndpoints, parts={"users-api": transport}, capacity={"requests": slots, "loop": loop_lag})
 limits = Middleware(
     ResilientMiddleware,
     rate_limit=Keyed(TokenBucket(5, per=60, max_wait=0)),
@@ -80,7 +81,10 @@ async def main() -> None:
             served = [answer.status_code for answer in answers if answer.url.path == path].count(200)
             print(f"a rush of 15 for {path}: {served} served")
         print("    meanwhile:", ready.status_code, ready.json()["status"])
-        print("    afterwards:", (await browser.get("/readyz")).json()["status"])
+        afterwards = (await browser.get("/readyz")).json()
+        print("    afterwards:", afterwards["status"])
+        for part in afterwards["parts"]["users-api"]["parts"]:
+            print("   ", part["key"], part["name"], part["status"])
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ def test_a_pipeline_has_those_of_its_strategies_and_of_pipelines_inside() -> Non
     """With keys, the siblings of each key; a pipeline inside is shared by them."""
     inside = Pipeline(Bulkhead(1), Timeout(1))
     shared = Pipeline(Retry(on=OSError, budget=RetryBudget()), CircuitBreaker(name="db"), inside)
-    keyed = Pipeline(Retry(on=OSError, budget=RetryBudget()), CircuitBreaker(), inside, key=str)
+    keyed = Pipeline(Retry(on=OSError, budget=RetryBudget()), Hedge(), CircuitBreaker(), inside, key=str)
     assert keyed.siblings is not None
-    breaker, _ = keyed.siblings["users"]
+    breaker = keyed.siblings["users"][0]
 
     assert named(shared) == [("", "retry_budget"), ("", "db"), ("", "bulkhead")]
     assert named(keyed) == [("users", "circuit_breaker"), ("users", "retry_budget"), ("", "bulkhead")]
