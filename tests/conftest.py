@@ -17,13 +17,14 @@ several files share are plain modules there.
 After each test what is shared by the whole process must be as it was: clock, switches, listeners.
 
 A bare `pytest` runs in as many processes as there are processors, at most four (pytest-xdist). A choice of tests runs in one
-process, and so does `coverage run -m pytest`; `pytest -n 0` asks for it.
+process, and so does what coverage measures; `pytest -n 0` asks for it.
 """
 
 import asyncio
 import asyncio.constants
 import functools
 import gc
+import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -46,6 +47,9 @@ GUARD = 20.0  # seconds after which a test in real time hangs: on a busy machine
 asyncio.constants.DEBUG_STACK_DEPTH = 0  # type: ignore[misc]  # a constant to others
 traceback.extract_stack.__defaults__ = (None, 0)
 
+# Where coverage is asked for by this variable, each process that a test starts would write over the figures of this one.
+os.environ.pop("COVERAGE_PROCESS_START", None)
+
 # The same examples each time, and no stop-watch: what fails once fails again, on a busy machine too.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("suite")
@@ -54,7 +58,7 @@ hypothesis.settings.load_profile("suite")
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Several processes pay for the whole suite only: each of them imports everything and collects all tests."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
-    measured = "coverage" in sys.modules  # `coverage run` sees its own process only
+    measured = "coverage" in sys.modules  # it sees one process
     return None if whole and not measured else 0  # None: pytest-xdist decides
 
 
