@@ -1,9 +1,9 @@
-"""How policies behave in an outage: ours and those of peers, in the same scenario, under the same arrivals.
+"""How policies behave in an outage: ours and those of peers, in the same scenarios, under the same arrivals.
 
-    python tests/benchmarks/behaviour.py [--scenario retry-storm] [--seeds 3]
+    python tests/benchmarks/behaviour.py [--scenario NAME] [--seeds 3] [--pictures docs/pictures]
 
-Each library is set up as its documentation shows it for a call over a network, or has its defaults where these are usable. Their
-clocks are on virtual time, too: `time.monotonic` is replaced before they are imported. Peers that are not installed are left out.
+A table for each scenario, as it stands in docs/benchmarks.md, and with `--pictures` the pictures beside it. Figures are medians
+over the seeds. `--speed` tells how fast the simulator itself is.
 """
 
 import argparse
@@ -11,134 +11,104 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from functools import partial
-from importlib import import_module
-from typing import Any, Final
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
-from resilient import Policy, clock
-from resilient.simulation import Caller, Run, Subject, gallery, simulate
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])  # this folder is a package: its files are not top-level modules
+
+from benchmarks.behaviour_subjects import COMPARED, subjects
+from resilient import clock
+from resilient.simulation import Run, Scenario, gallery, simulate
 from resilient.simulation.study import Study
 from resilient.simulation.text import value
 
-time.monotonic = lambda: clock.now()  # noqa: PLW0108  it changes; of whatever time there is; the library has the real one already
-
-Request = Callable[[], Awaitable[object]]
-
-ERRORS: Final = (ConnectionError, TimeoutError)
-SHOWN: Final = ("goodput", "goodput_after", "recovery", "amplification_during", "amplification_after", "wasted", "wait")
-UNITS: Final = {"recovery": "s", "wait": "s", "goodput": "share", "goodput_after": "share", "wasted": "share"}
-
-
-def tenacity(peer: Any) -> Caller:
-    wait = peer.wait_random_exponential(multiplier=0.1, max=5)
-    made: Caller = peer.AsyncRetrying(
-        stop=peer.stop_after_attempt(4), wait=wait, retry=peer.retry_if_exception_type(ERRORS), reraise=True
-    )
-    return made
-
-
-def stamina(peer: Any) -> Caller:
-    peer.instrumentation.set_on_retry_hooks([])  # no log lines
-    made: Caller = peer.AsyncRetryingCaller().on(ERRORS)
-    return made
-
-
-def backoff(peer: Any) -> Caller:
-    return _wrapped(peer.on_exception(peer.expo, ERRORS, max_tries=4))
-
-
-def httpx_retries(peer: Any) -> Caller:
-    import httpx  # noqa: PLC0415  beside its peer
-
-    class Wire(httpx.AsyncBaseTransport):
-        """The network: what a request returns is put aside, for a response cannot carry it."""
-
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            try:
-                request.extensions["answer"].append(await request.extensions["send"]())
-            except TimeoutError as error:
-                raise httpx.ReadTimeout(str(error)) from error
-            except ConnectionError as error:
-                raise httpx.ConnectError(str(error)) from error
-            return httpx.Response(200)
-
-    transport = peer.RetryTransport(transport=Wire())
-
-    async def call(request: Request) -> object:
-        answer: list[object] = []
-        sent = httpx.Request("GET", "http://service/", extensions={"send": request, "answer": answer})
-        await transport.handle_async_request(sent)
-        return answer[-1]
-
-    return call
-
-
-def nopanic(peer: Any) -> Caller:
-    return _wrapped(peer.retry(on=ERRORS))
-
-
-def nopanic_with_budget(peer: Any) -> Caller:
-    return _wrapped(peer.retry(on=ERRORS, budget=peer.RetryBudget()))
-
-
-def nopanic_with_breaker(peer: Any) -> Caller:
-    retry, breaker = peer.retry(on=ERRORS, budget=peer.RetryBudget()), peer.circuit_breaker()
-    return _wrapped(lambda call: retry(breaker(call)))
-
-
-def _wrapped(decorate: Callable[[Any], Any]) -> Caller:
-    async def call(request: Request) -> object:
-        return await request()
-
-    decorated: Caller = decorate(call)
-    return decorated
-
-
-PEERS: Final[dict[str, tuple[str, Callable[[Any], Caller]]]] = {
-    "tenacity, 4 attempts, random exponential": ("tenacity", tenacity),
-    "stamina, defaults": ("stamina", stamina),
-    "backoff, 4 tries, expo": ("backoff", backoff),
-    "httpx-retries, defaults": ("httpx_retries", httpx_retries),
-    "nopanic retry": ("nopanic", nopanic),
-    "nopanic retry with budget": ("nopanic", nopanic_with_budget),
-    "nopanic retry with budget and breaker": ("nopanic", nopanic_with_breaker),
+_OUTAGE: Final = {
+    "goodput": "goodput",
+    "goodput_after": "after the trouble",
+    "recovery": "recovery",
+    "amplification_during": "requests per call, during it",
+    "amplification_after": "and after it",
+    "wasted": "wasted work",
+    "wait": "wait of a call",
+}
+SHOWN: Final = {
+    "retry-storm": _OUTAGE,
+    "flapping": {name: title for name, title in _OUTAGE.items() if name != "wasted"},  # a black hole works on nothing
+    "tail-at-scale": {"p50": "p50", "p95": "p95", "p99": "p99", "p999": "p99.9", "amplification": "requests per request"},
+    "thundering-herd": {"amplification": "requests per call", "wait": "wait of a call", "finished": "all done after"},
+}
+"""The columns of each table."""
+UNITS: Final = {
+    **dict.fromkeys(("recovery", "wait", "p50", "p95", "p99", "p999", "finished"), "s"),
+    **dict.fromkeys(("goodput", "goodput_after", "wasted"), "share"),
 }
 
 
-def subjects() -> dict[str, Subject]:
-    """What is compared: nothing, our presets, and each peer that is installed."""
-    found: dict[str, Subject] = {"no retries": None}
-    for name, (module, make) in PEERS.items():
-        try:
-            peer = import_module(module)
-        except ImportError:
-            print(f"{module} is not installed", file=sys.stderr)
-            continue
-        found[name] = partial(make, peer)
-    presets = {"**resilient, `Policy.http()`**": Policy.http(), "**resilient, `Policy.aggressive()`**": Policy.aggressive()}
-    return {**found, **presets}
+def scenario_of(name: str) -> Scenario:
+    """The scenario of the gallery; that of the tail for long enough that one call in a thousand is more than one."""
+    scenario = gallery()[name]
+    return scenario.replace(seconds=105.0) if name == "tail-at-scale" else scenario
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenario", default="retry-storm", choices=tuple(gallery()))
-    parser.add_argument("--seeds", type=int, default=3)
-    options = parser.parse_args()
-    logging.disable(logging.CRITICAL)
-    scenario = gallery()[options.scenario]
+def compare(scenario: Scenario, seeds: int) -> Study:
+    """All that is compared in a scenario, with each seed."""
     runs: dict[str, list[Run]] = {}
-    for name, subject in subjects().items():
+    for name, subject in subjects(scenario.name).items():
         runs[name] = []
-        for seed in range(1, options.seeds + 1):
+        for seed in range(1, seeds + 1):
             random.seed(seed)  # peers draw from the common one
             runs[name].append(simulate(subject, scenario, seed=seed, name=name))
-    found = Study(scenario=scenario, runs=runs)
-    print("| | " + " | ".join(SHOWN) + " |")
-    print("| --- |" + " ---: |" * len(SHOWN))
-    for name in runs:
-        cells = [value(found.band(name, measure).median, UNITS.get(measure, "")) for measure in SHOWN]
-        print(f"| {name} | {' | '.join(cells)} |")
+    return Study(scenario=scenario, runs=runs)
+
+
+def table(found: Study) -> str:
+    """The table of a scenario, in Markdown."""
+    shown = SHOWN[found.scenario.name]
+    lines = ["| | " + " | ".join(shown.values()) + " |", "| --- |" + " ---: |" * len(shown)]
+    for name in found.runs:
+        cells = [value(found.band(name, measure).median, UNITS.get(measure, "")) for measure in shown]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def speed(rounds: int) -> str:
+    """Simulated requests a second of each scenario of the gallery with its own policies, in Markdown; the best of all rounds."""
+    lines = ["| scenario | requests | a second |", "| --- | ---: | ---: |"]
+    for name, scenario in gallery().items():
+        simulated, seconds = 0, 0.0
+        for policy in scenario.policies.values():
+            spent: list[float] = []
+            for _ in range(rounds):
+                began = time.thread_time()
+                run = simulate(policy, scenario)
+                spent.append(time.thread_time() - began)
+            simulated, seconds = simulated + run.simulated, seconds + min(spent)
+        lines.append(f"| `{name}` | {simulated:,} | {simulated / seconds:,.0f} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenario", action="append", choices=tuple(COMPARED), help="only this one; may be repeated")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write the pictures, too")
+    parser.add_argument("--speed", type=int, metavar="ROUNDS", help="only how fast the simulator is: the best of so many rounds")
+    options = parser.parse_args(arguments)
+    logging.disable(logging.CRITICAL)
+    time.monotonic = lambda: clock.now()  # noqa: PLW0108  it changes; before peers are imported: their clocks are virtual, too
+    if options.speed:
+        print(speed(options.speed))
+        return
+    for name in options.scenario or COMPARED:
+        found = compare(scenario_of(name), options.seeds)
+        print(f"{found.scenario.title}\n\n{table(found)}\n", flush=True)
+        if options.pictures is not None:
+            from benchmarks.behaviour_pictures import picture  # noqa: PLC0415  it needs matplotlib
+
+            options.pictures.mkdir(parents=True, exist_ok=True)
+            (options.pictures / f"{name}.svg").write_text(picture(found), "utf-8")
 
 
 if __name__ == "__main__":
