@@ -59,7 +59,7 @@ import anyio.lowlevel
 from resilient_integrations.redis import RedisBulkhead, RedisStore
 
 async def main():
-    async with RedisStore({url!r}, timeout=5) as store, RedisBulkhead(store, 1, lease=0.3, name="jobs"):
+    async with RedisStore({url!r}, timeout=5) as store, RedisBulkhead(store, 1, lease=1, name="jobs"):
         print(flush=True)
         await anyio.sleep_forever()
 
@@ -116,5 +116,5 @@ async def test_the_slot_of_a_killed_process_comes_back(redis_server: RedisServer
             await RedisBulkhead(store, 1, name="jobs").acquire()
         holder.kill()
         await holder.aclose()
-        patient = RedisBulkhead(store, 1, max_queue=1, queue_timeout=5, name="jobs")
+        patient = RedisBulkhead(store, 1, max_queue=1, queue_timeout=15, name="jobs")
         await patient.call(anyio.lowlevel.checkpoint)

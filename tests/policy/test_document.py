@@ -280,7 +280,7 @@ POLICIES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["version", "default", "x"]), POLICIES, max_size=2), POLICIES)
 def test_random_documents_never_crash_and_are_never_half_applied(more: dict[str, Any], policy: dict[str, Any]) -> None:
     """All of it is policies that can be cooked, or all of it is refused with problems that have paths."""
