@@ -11,7 +11,7 @@ import anyio.lowlevel
 import h2.exceptions
 import pytest
 
-from integrations.families import Family, assert_nothing_is_left
+from integrations.families import Family, assert_nothing_is_left, failures
 from integrations.servers import answer, serve
 from resilient_integrations._http.closing import to_its_end
 from resilient_integrations._http.whole_writes import keep_writes_whole
@@ -88,6 +88,25 @@ async def test_a_response_that_was_read_is_not_lost_to_a_slip_in_its_closing(fam
         else:
             with pytest.raises(ValueError, match="mine"):
                 await client.get(URL)
+
+
+@pytest.mark.anyio
+async def test_a_slip_in_the_middle_of_a_body_is_a_failure_of_the_body(family: Family) -> None:
+    """The breaker hears of it, as of any other."""
+
+    class Body(family.lib.AsyncByteStream):  # type: ignore[misc,name-defined]  # of either family
+        async def __aiter__(self) -> Any:
+            yield b"a part"
+            raise DEFECTS[1]
+
+    async def handler(_request: Any) -> Any:
+        return family.lib.Response(200, stream=Body())
+
+    async with family.client(family.lib.MockTransport(handler)) as client:
+        with pytest.raises(family.lib.RemoteProtocolError):
+            await client.get(URL)
+
+        assert failures(client) == 1
 
 
 @coroutine

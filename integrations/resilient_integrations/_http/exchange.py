@@ -20,7 +20,7 @@ from resilient_integrations._http.bodies import close_iterator
 from resilient_integrations._http.call import origin_of
 from resilient_integrations._http.classify import MISDIRECTED, error_verdict, response_verdict
 from resilient_integrations._http.closing import to_its_end
-from resilient_integrations._http.defects import is_defect
+from resilient_integrations._http.defects import as_it_should_be, is_defect
 from resilient_integrations._http.evidence import Evidence, Sent
 from resilient_integrations._http.failure import CUT, cut_off, failure_of, forget, remember
 
@@ -179,10 +179,13 @@ class BodyStream(UpgradedStream):
             await self._end()
             raise
         except Exception as error:
-            if failure_of(error) is None:
-                remember(error, sending, error_verdict(error, Evidence(Sent.MAYBE), idempotent=False))
-            await self._end(error)
-            forget(error)
+            shown = as_it_should_be(error, sending.engine.family.package, sending.request, written=True)
+            if failure_of(shown) is None:
+                remember(shown, sending, error_verdict(shown, Evidence(Sent.MAYBE), idempotent=False))
+            await self._end(shown)
+            forget(shown)
+            if shown is not error:
+                raise shown from error
             raise
         except BaseException:
             await self._end(GeneratorExit())
