@@ -85,7 +85,7 @@ def _over_time(found: Study) -> str:
     """Good answers over time, a panel for each policy."""
     names = list(found.runs)
     rows = math.ceil(len(names) / _COLUMNS)
-    figure = Figure(figsize=(_WIDTH, 0.5 + 1.05 * rows))
+    figure: Any = Figure(figsize=(_WIDTH, 0.5 + 1.05 * rows))
     figure.subplots_adjust(left=0.06, right=0.985, top=0.93, bottom=0.085, hspace=0.55, wspace=0.1)
     step = found.runs[names[0]][0].step
     highest = 2 * max(band.median for band in found.series(names[0], "offered"))  # what was held up may come in a rush
@@ -147,7 +147,7 @@ def _herd(found: Study) -> str:
     return _svg(figure)
 
 
-def _rows(found: Study, *, panels: int = 1) -> tuple[Figure, Any]:
+def _rows(found: Study, *, panels: int = 1) -> tuple[Any, Any]:
     """A figure with a row for each policy."""
     names = [_plain(name) for name in found.runs]
     figure = Figure(figsize=(_WIDTH, 0.9 + 0.26 * len(names)))
@@ -189,7 +189,7 @@ def _colour(name: str) -> str:
     return _NOTHING if name.startswith("no ") else _PEER
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Any) -> str:
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
