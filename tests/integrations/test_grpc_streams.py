@@ -1,10 +1,12 @@
 """Calls that stream: what is tried again before the first message, what is never, and when permits come back."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import grpc
 import grpc.aio
 import pytest
@@ -77,6 +79,27 @@ async def test_a_stream_is_opened_again_before_its_first_message() -> None:
         assert await call.initial_metadata() is not None
         assert call.done()
         assert not call.cancelled()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_stream_that_is_dropped_is_cancelled_and_gives_its_permit_back(*, reads: bool) -> None:
+    """It has had a message, whether its user took it or not, and is neither read to its end nor cancelled."""
+    play = Play()
+    play.script = [[b"1", hang]]
+    async with playing(play) as channel:
+        call = channel.unary_stream(SERVER)(b"question")
+        if reads:
+            async for _ in call:
+                break
+        else:
+            await call.initial_metadata()
+        held = bulkhead_of(channel, "test.Service.Server").statistics().active
+        del call
+        gc.collect()
+        await play.cancelled.wait()
+        await nothing_is_held(channel)
+
+        assert held == 1
 
 
 async def test_a_stream_that_breaks_is_not_opened_again() -> None:
@@ -173,6 +196,25 @@ async def test_a_stream_that_is_not_read_to_its_end_gives_its_permit_back() -> N
 
         assert await call.code() is Code.CANCELLED
         assert call.cancelled()
+
+
+async def test_all_who_asked_are_told_of_the_end_of_a_stream() -> None:
+    """Once it has begun to answer, too."""
+    play = Play()
+    play.script = [[b"1", b"2"]]
+    async with playing(play) as channel:
+        call: Any = channel.unary_stream(SERVER)(b"question")
+        told: list[Any] = []
+        call.add_done_callback(told.append)
+        assert await call.read() == b"1"
+        call.add_done_callback(told.append)
+        rest = [await call.read(), await call.read()]
+        await call.code()
+        while len(told) < 2:  # noqa: ASYNC110  it comes in a round of the event loop soon
+            await anyio.lowlevel.checkpoint()
+
+        assert rest == [b"2", grpc.aio.EOF]
+        assert told == [call, call]
 
 
 async def test_a_stream_is_cancelled_before_its_first_message() -> None:

@@ -79,6 +79,8 @@ class Engine:
         except ResilienceError as error:
             adopt(error)
             raise
+        finally:
+            del rpc.proceed  # it refers to the call that the user holds, who may drop it
 
     async def run_spooled(self, rpc: Rpc) -> Any:
         """As `run`, for a call whose messages come one by one: read into memory first, where they are to be."""

@@ -3,11 +3,18 @@
 `Exchange` is the value of an attempt: a call below that has answered with its first message. It has ended when that call has, and
 a task of its own waits for that. `StreamingCall` is what the user holds: it is there from the start, runs the strategies in a
 task, its `_driver`, and speaks for the attempt that answers. So a call that succeeds never tells the status of an attempt that
-failed. All mutable state: that of `Lingering`, of the two tasks, and of the iterator over the messages.
+failed.
+
+Nothing that lives as long as the call below refers to the one that the user holds: neither what waits for its end, nor who is
+told of it. So where the user drops it, grpc.aio cancels it as it is collected, and permits come back.
+
+All mutable state: that of `Lingering`, of the two tasks, of the iterator over the messages, and who is to be told of the end.
 """
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -116,6 +123,7 @@ class StreamingCall:
         self._driver = asyncio.ensure_future(run)
         self._driver.add_done_callback(retrieve)
         self._reader: AsyncIterator[Any] | None = None
+        self._callbacks: list[Callable[[Any], None]] = []
 
     def _below(self) -> Any:
         """The call below that answers, or None where there is none (yet)."""
@@ -165,17 +173,22 @@ class StreamingCall:
         return self._driver.done() if below is None else below.done()
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        def tell(_: object) -> None:
-            callback(self)
-
         def when_driven(_: object) -> None:
             below = self._below()
             if below is None or below.done():
                 callback(self)
-            else:
-                below.add_done_callback(tell)
+                return
+            if not self._callbacks:
+                below.add_done_callback(partial(self._tell, weakref.ref(self)))
+            self._callbacks.append(callback)
 
         self._driver.add_done_callback(when_driven)
+
+    @staticmethod
+    def _tell(ref: "weakref.ref[StreamingCall]", _: object) -> None:
+        call = ref()
+        for callback in () if call is None else call._callbacks:  # noqa: SLF001  our own
+            callback(call)
 
     def time_remaining(self) -> float | None:
         return self._rpc.time_remaining()
