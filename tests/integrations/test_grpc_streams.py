@@ -210,7 +210,7 @@ async def test_all_who_asked_are_told_of_the_end_of_a_stream() -> None:
         call.add_done_callback(told.append)
         rest = [await call.read(), await call.read()]
         await call.code()
-        while len(told) < 2:  # noqa: ASYNC110  it comes in a round of the event loop soon
+        while len(told) < 2:
             await anyio.lowlevel.checkpoint()
 
         assert rest == [b"2", grpc.aio.EOF]
