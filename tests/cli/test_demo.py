@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import random
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -47,13 +46,6 @@ def test_the_demo_shows_what_it_promises(capsys: pytest.CaptureFixture[str]) -> 
     assert result["breaker"][0]["state"] == result["breaker"][-1]["state"] == "closed"
     assert {"open", "half_open"} <= {state["state"] for state in result["breaker"]}
     assert 0 < result["log_lines"] < sum(phase["resilient"]["sends"] for phase in result["phases"])
-
-
-def test_the_module_can_be_run() -> None:
-    """`python -m resilient` is the command line."""
-    done = subprocess.run([sys.executable, "-m", "resilient", "--version"], capture_output=True, text=True, check=True)
-
-    assert done.stdout.startswith("resilient ")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"]])

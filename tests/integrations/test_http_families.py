@@ -240,14 +240,6 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
 
 
-def test_neither_family_is_imported_for_the_other(family: Family) -> None:
-    """Nor by the package that holds both."""
-    missing = OTHER[family.name]
-    code = f"import sys, resilient_integrations.{family.name} as r; print('{missing}' in sys.modules, 'httpcore' in sys.modules)"
-
-    assert run(code).split()[0] == "False"
-
-
 def test_httpx_may_be_an_alias_of_httpx2() -> None:
     """`httpx2.alias_httpx()`: both integrations are of httpx2 then."""
     code = (

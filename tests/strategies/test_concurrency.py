@@ -13,7 +13,7 @@ from resilient.strategies.adaptive_limit import AdaptiveLimit
 from resilient.strategies.concurrency import Concurrency
 from strategies.queueing import Phase, Service, exponential, heavy_tailed, load, lognormal, steady
 
-SEEDS = [1, 2, 3]
+SEEDS = [1, 2]
 
 
 def run(seed: int, *phases: float, initial: int = 20, service: Service | None = None, **more: Any) -> list[Phase]:
@@ -34,10 +34,10 @@ def test_it_converges_near_the_capacity_from_below_and_from_above(initial: int, 
     assert settled.worst <= 0.3  # that of the service alone is 0.23
 
 
-@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_long_overload_does_not_make_it_drift(seed: int) -> None:
-    """After twenty minutes it stands where it stood after three: what is slow all the time does not become the normal state."""
-    _, early, _, late = run(seed, 60, 180, 1080, 1200, workers=5, rate=125)
+    """After ten minutes it stands where it stood after three: what is slow all the time does not become the normal state."""
+    _, early, _, late = run(seed, 60, 180, 480, 600, workers=5, rate=125)
 
     assert late.limit == pytest.approx(early.limit, rel=0.25)
     assert late.limit <= 10
@@ -73,7 +73,7 @@ def test_a_service_that_is_slower_for_good_is_no_overload(seed: int) -> None:
     assert later.rate >= 0.97 * 75
 
 
-@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("service", [steady(0.05), lognormal(0.05), heavy_tailed(0.05)], ids=["steady", "lognormal", "heavy"])
 def test_latencies_of_every_kind_are_understood(service: Service, seed: int) -> None:
     """Also where one call in fifty takes fifty times as long: the mean of the logarithms hardly moves."""
@@ -83,7 +83,7 @@ def test_latencies_of_every_kind_are_understood(service: Service, seed: int) -> 
     assert settled.rate >= 0.85 * 200
 
 
-@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_without_overload_it_is_not_in_the_way(seed: int) -> None:
     """At 85 % of the capacity nobody is refused once it has found its place."""
     _, settled = run(seed, 30, 120, rate=170)
