@@ -261,6 +261,7 @@ async def test_it_shows_its_live_state() -> None:
 async def test_a_sibling_has_the_same_settings_and_fresh_state() -> None:
     """For another key."""
     settings: dict[str, Any] = {"ratio": 0.3, "window": 5.0, "floor": 4.0, "throttled_cost": 2.0, "transient_cost": 3.0}
+    settings["name"] = "mine"
     budget = RetryBudget(**settings)
     spend_all(budget, 0.0)
     sibling = budget.sibling()

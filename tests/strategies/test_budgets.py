@@ -8,9 +8,9 @@ import anyio
 import pytest
 
 from helpers import SECOND, Failure, Script, cancelled_after
-from resilient import CircuitOpen, Retry, RetryBudget, clock, record_timeline
+from resilient import CircuitOpen, Pipeline, Retry, RetryBudget, clock, record_timeline
 from resilient.observe.events import BudgetDecision
-from resilient.strategies.budget import Budget, Spending, TokenBudget, UnlimitedBudget
+from resilient.strategies.budget import Budget, BudgetStatistics, Spending, TokenBudget, UnlimitedBudget
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +52,7 @@ def test_a_payment_is_given_back_once() -> None:
     first, second = budget.spend(0.0, times=2), budget.spend(0.0)
     assert first is not None
     assert second is not None
+    assert budget.left(0.0) == 2
     second.release(0.0)
     for _ in range(2):
         first.refund(0.0)
@@ -68,16 +69,20 @@ def test_tokens_are_retuned() -> None:
     for _ in range(3):
         budget.spend(clock.now())
 
-    assert budget.retune(TokenBudget(5, refill=1.0))
-    assert (budget.capacity, budget.refill, budget.name) == (5, 1.0, "token_budget")
+    assert budget.retune(TokenBudget(5, refill=1.0, name="yours"))
+    assert (budget.capacity, budget.refill, budget.name) == (5, 1.0, "yours")
     assert budget.statistics().left == 5
     budget.spend(clock.now())
     assert not budget.is_fresh(clock.now())
-    assert budget.sibling().is_fresh(clock.now())
+    sibling = budget.sibling()
+    assert sibling.is_fresh(clock.now())
+    assert (sibling.capacity, sibling.refill, sibling.name) == (5, 1.0, "yours")
     assert repr(TokenBudget(10, refill=0.5)) == "<TokenBudget 'token_budget': 10.0 of 10 tokens left, 0.5/s>"
 
 
-@pytest.mark.parametrize(("capacity", "refill", "message"), [(-1, 0, "capacity=-1"), (1, math.nan, "refill=nan")])
+@pytest.mark.parametrize(
+    ("capacity", "refill", "message"), [(-1, 0, "capacity=-1"), (1, -1, "refill=-1"), (1, math.nan, "refill=nan")]
+)
 def test_settings_out_of_range_are_refused(capacity: float, refill: float, message: str) -> None:
     """The error names the argument."""
     with pytest.raises(ValueError, match=message):
@@ -128,6 +133,8 @@ def test_a_budget_of_another_kind_is_no_template() -> None:
 class Loan(Budget):
     """Lends: at most one attempt at a time is paid for."""
 
+    mode = "allow"
+
     def __init__(self) -> None:
         super().__init__("loan")
         self.lent = 0
@@ -140,7 +147,7 @@ class Loan(Budget):
         self.lent -= 1
 
     def left(self, now: float) -> float:
-        return 1.0
+        return 1.0 if now >= 0 else math.nan
 
     def sibling(self) -> Self:
         return self
@@ -152,7 +159,18 @@ class Loan(Budget):
 def test_what_a_budget_of_ones_own_need_not_say() -> None:
     """It is not retuned, and its statistics are what is left."""
     assert not Loan().retune(Loan())
-    assert Loan().statistics().left == 1.0
+    assert Loan().statistics() == BudgetStatistics(left=1.0, calls=0.0, spent=0.0, reserve=1.0)
+
+
+def test_who_lends_hears_when_the_attempt_ended() -> None:
+    """Once, and not whether it was given back as well."""
+    refunded, released = list[float](), list[float]()
+    spending = Spending(refunded.append, released.append)
+    spending.release(2.0)
+    spending.release(3.0)
+    spending.refund(4.0)
+
+    assert (refunded, released) == ([], [2.0])
 
 
 @pytest.mark.parametrize("outcome", [1, Failure(), KeyError(), CircuitOpen()])
@@ -202,6 +220,21 @@ def _fail_then_hang() -> Script:
             return await super().__call__(*args, **kwargs)
 
     return Hanging(Failure())
+
+
+async def test_an_event_of_a_decision_says_all_of_it() -> None:
+    """When, for which key and call, which attempt, by which budget, and how that decides."""
+    retry = Retry(on=Failure, attempts=2, backoff=SECOND, budget=Loan())
+    await anyio.sleep(3)
+    with record_timeline() as timeline:
+        await Pipeline(retry, key=lambda *_: "users").call(Script(Failure(), 1))
+    (decision,) = [event for event in timeline.events if isinstance(event, BudgetDecision)]
+    (call_id,) = {event.call_id for event in timeline.events}
+
+    assert decision == BudgetDecision(
+        at=3.0, key="users", call_id=call_id, allowed=True, cost=1.0, left=1.0, budget="loan", number=1, mode="allow"
+    )
+    assert (decision.kind, decision.reason) == ("retry", "allowed")
 
 
 async def test_decisions_of_every_budget_are_events() -> None:

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_waiter_gives_up_after_queue_timeout() -> None:
     """It is refused, and told how long it waited."""
     bulkhead = Bulkhead(1, max_queue=1, queue_timeout=2.5)
+    await anyio.sleep(10)
     async with bulkhead:
         started = anyio.current_time()
         with pytest.raises(BulkheadFull) as raised:

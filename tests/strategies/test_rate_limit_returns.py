@@ -21,7 +21,7 @@ from resilient.strategies.rate_limit import TokenBucket
 from resilient.strategies.retry import Retry
 from resilient.testing import disabled, virtual_time
 from strategies.buckets import REFUSED, drain, fail, times
-from strategies.callers import tasks
+from strategies.callers import tasks, ticks
 
 pytestmark = pytest.mark.anyio
 
@@ -155,6 +155,20 @@ def test_it_knows_for_how_long_it_will_refuse() -> None:
 
     assert idle == 0.0
     assert (patient.ready_in(1.0), strict.ready_in(1.0), strict.ready_in(7.0)) == (0.0, 5.0, 0.0)
+
+
+async def test_it_refuses_for_longer_while_others_wait() -> None:
+    """A newcomer stands behind them."""
+    bucket = TokenBucket(1, max_wait=4)
+    drain(bucket)
+    async with tasks() as group:
+        for _ in range(4):
+            group.start_soon(bucket.acquire)
+        await ticks(2)
+        ready_in = bucket.ready_in(clock.now())
+        group.cancel_scope.cancel()
+
+    assert ready_in == 1.0
 
 
 async def test_a_refusal_is_no_failure_of_the_callee() -> None:

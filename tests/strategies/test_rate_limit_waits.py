@@ -116,6 +116,16 @@ async def test_a_deadline_counts_the_tokens_of_those_ahead() -> None:
     assert (refused_at, raised.value.retry_after) == (0.0, 2.0)
 
 
+async def test_a_refusal_counts_all_tokens_that_are_wanted() -> None:
+    """Whoever comes again when it says finds all of them, not the first."""
+    bucket = TokenBucket(1, burst=5)
+    drain(bucket)
+    with pytest.raises(RateLimited) as raised, deadline(2.0):
+        await bucket.acquire(3)
+
+    assert raised.value.retry_after == 3.0
+
+
 async def test_a_deadline_that_leaves_time_is_no_hindrance() -> None:
     """The token comes in time, and the rest of the block still has its deadline."""
     bucket, got = TokenBucket(1), list[float]()

@@ -97,7 +97,7 @@ async def test_a_block_ends_a_run_too(kind: str, told: Callable[[], list[str]]) 
 
 async def test_weighted_refusals_are_of_the_same_run(told: Callable[[], list[str]]) -> None:
     """Five tokens or one: it is one limiter."""
-    bucket = TokenBucket(10, max_wait=0)
+    bucket = TokenBucket(10, max_wait=0, name="api")
     bucket.acquire_nowait(9)
     for _ in range(10):
         with pytest.raises(Rejected):
@@ -107,7 +107,7 @@ async def test_weighted_refusals_are_of_the_same_run(told: Callable[[], list[str
     await anyio.sleep(1.0)
     bucket.acquire_nowait(5)
 
-    assert [line.split()[0] for line in told()] == ["call_rejected", "rejections_ended"]
+    assert [line.split()[:2] for line in told()] == [["call_rejected", "strategy=api"], ["rejections_ended", "strategy=api"]]
 
 
 async def test_where_grants_and_refusals_alternate_there_are_two_lines_a_second(told: Callable[[], list[str]]) -> None:

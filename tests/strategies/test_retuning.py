@@ -120,6 +120,17 @@ async def test_tokens_that_were_taken_stay_taken() -> None:
     assert bucket.statistics().tokens == 4
 
 
+def test_a_bucket_stays_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the nanosecond, however late it is: a reload of the same settings moves nothing."""
+    monkeypatch.setattr(clock, "now", lambda: 1e9)
+    bucket = TokenBucket(1.23456789, burst=3, max_wait=0)
+    bucket.acquire_nowait(2)
+    before = bucket.refuse(1e9, 3).retry_after
+    bucket.retune(bucket.sibling())
+
+    assert bucket.refuse(1e9, 3).retry_after == before
+
+
 @pytest.mark.parametrize("make", [CircuitBreaker, lambda: Bulkhead(1), lambda: TokenBucket(1)])
 def test_retuned_by_what_it_is_already_it_is_the_same(make: Callable[[], Any]) -> None:
     """Nothing is counted and nothing is lost."""

@@ -228,6 +228,27 @@ async def test_a_window_that_lives_through_another_clock_is_full_at_worst(*, exa
     assert got[-1] <= 2.0
 
 
+def test_a_clock_that_has_gone_back_makes_no_room() -> None:
+    """However often one asks, for one token or for all; and what was taken in a time that never was does not come back."""
+    window = SlidingWindow(3, exact=True, max_wait=0)
+    early = [taken(window, 100 * SECOND), taken(window, 100 * SECOND)]
+    seen = [taken(window, 50 * SECOND, tokens) is None for tokens in (3, 2, 3)]
+    early[0].settle(REFUSED, 0.0, 50.0)  # type: ignore[union-attr]  # it was granted
+
+    assert seen == [True, True, True]
+    assert taken(window, 50 * SECOND, 2) is None
+    assert taken(window, 51 * SECOND, 3) is not None
+
+
+def test_what_fits_now_is_not_waited_for() -> None:
+    """At the very beginning of a window too, where that before still counts in full."""
+    window = SlidingWindow(4, max_wait=0)
+    for _ in range(2):
+        taken(window, 0)
+
+    assert window.ready_in(1.0) == 0.0
+
+
 # -- waiting
 
 

@@ -81,17 +81,17 @@ def test_arguments_are_checked_at_construction(settings: dict[str, Any], error: 
 
 async def test_it_shows_its_state_and_siblings_are_fresh() -> None:
     """Requests, accepts, refusals; a window that is empty again equals a fresh one."""
-    throttle = fed(Throttle(random=ALWAYS, minimum_calls=20, name="api"), 2, 18)
+    throttle = fed(Throttle(multiplier=2.5, window=20, maximum=0.8, random=ALWAYS, minimum_calls=20, name="api"), 2, 18)
     assert not passes(throttle, 0.0)
     sibling = throttle.sibling()
     seen, fresh = throttle.statistics(), throttle.is_fresh(0.0)
     shown = repr(throttle)
-    await anyio.sleep(10.0)
+    await anyio.sleep(20.0)
 
-    assert seen == ThrottleStatistics(requests=21, accepts=2, rejected=1, probability=17 / 22, in_flight=0)
-    assert shown == "<Throttle 'api': 2 of 21 calls accepted, 77% refused>"
+    assert seen == ThrottleStatistics(requests=21, accepts=2, rejected=1, probability=16 / 22, in_flight=0)
+    assert shown == "<Throttle 'api': 2 of 21 calls accepted, 73% refused>"
     assert (fresh, sibling.is_fresh(0.0), throttle.is_fresh(clock.now())) == (False, True, True)
-    assert (sibling.multiplier, sibling.window, sibling.minimum_calls, sibling.maximum) == (2.0, 10.0, 20, 0.9)
+    assert (sibling.multiplier, sibling.window, sibling.minimum_calls, sibling.maximum) == (2.5, 20.0, 20, 0.8)
     assert (sibling.name, sibling._random) == ("api", ALWAYS)  # pyright: ignore[reportPrivateUsage]
 
 
@@ -252,5 +252,6 @@ async def test_it_can_be_retuned_and_keeps_what_it_counted() -> None:
 
     assert (done, throttle.name, throttle.minimum_calls) == (True, "new", 5)
     assert (before.requests, before.probability, after.requests, after.probability) == (30, 10 / 31, 30, 0.5)
+    assert not passes(throttle, 0.0)  # it asks the new die
     assert not throttle.retune(Throttle(window=60))
     assert throttle.window == 10.0
