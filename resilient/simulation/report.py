@@ -31,7 +31,7 @@ h2 {{ font-size: 1.15rem; margin: 2rem 0 .3rem; break-after: avoid; }}
 p {{ max-width: 45rem; }}
 .note {{ color: #666; font-size: .9rem; }}
 figure {{ margin: 0; break-inside: avoid; }}
-figure svg {{ width: 100%; height: auto; display: block; }}
+figure svg {{ width: 100%; max-width: 42rem; height: auto; display: block; }}
 .table {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem; }}
 th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }}
