@@ -76,8 +76,8 @@ def test_every_strategy_has_a_page() -> None:
     """The module of a public strategy, or of what one is given, has a page of its name."""
     homes = {getattr(getattr(resilient, name), "__module__", "") for name in resilient.__all__}
     strategies = {home.rpartition(".")[2] for home in homes if home.startswith("resilient.strategies.")}
-    # What strategies are made of; `CountWindow` is told with the breaker, and triggers with the hedge.
-    shared = {"base", "gate", "latency", "lingering", "windows"}
+    # What strategies are made of; `CountWindow` is told with the breaker, triggers with the hedge, `Quota` with the token bucket.
+    shared = {"base", "gate", "latency", "limiter", "lingering", "windows"}
 
     assert strategies - shared <= {page.stem for page in (ROOT / "docs" / "strategies").glob("*.md")}
 

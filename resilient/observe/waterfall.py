@@ -23,6 +23,7 @@ from resilient.observe.events import (
     RetryScheduled,
     RetryStopped,
     TimedOut,
+    Waited,
 )
 from resilient.observe.text import milliseconds, safe_text
 
@@ -90,7 +91,7 @@ def _title(events: list[Event], finished: CallFinished | None) -> str:
     return f"call{key}: {result}, {made} attempt{'' if made == 1 else 's'}"
 
 
-def _row(event: Event, events: list[Event], over: float) -> _Row | None:  # noqa: C901, PLR0911  one line a type of event
+def _row(event: Event, events: list[Event], over: float) -> _Row | None:  # noqa: C901, PLR0911, PLR0912  one line a type of event
     match event:
         case AttemptFinished():
             kind = f", {event.kind.replace('_', ' ')}" if event.kind in {"hedge", "transparent_retry"} else ""
@@ -106,6 +107,8 @@ def _row(event: Event, events: list[Event], over: float) -> _Row | None:  # noqa
         case BreakerStateChanged():
             watching = " (monitor-only)" if event.monitor_only else ""
             return _Row(event.at, event.at, "breaker", safe_text(f"{event.old} → {event.new}, {event.why}{watching}"))
+        case Waited():
+            return _Row(_begin(event), event.at, "queue", safe_text(event.strategy), _WAIT)
         case LimitChanged():
             return _Row(event.at, event.at, "limit", safe_text(f"{event.strategy} {event.old:g} → {event.new:g}, {event.why}"))
         case TimedOut():
@@ -152,4 +155,6 @@ def _bar(row: _Row, begin: float, end: float, width: int) -> str:
 
 
 def _begin(event: Event) -> float:
+    if isinstance(event, Waited):
+        return event.at - event.seconds
     return event.started if isinstance(event, (AttemptFinished, CallFinished)) else event.at

@@ -22,7 +22,7 @@ from resilient.errors import RateLimited
 from resilient.outcome import Verdict
 from resilient.strategies.gate import Gate, Lease, announce
 from resilient.strategies.outbox import Outbox
-from resilient.strategies.waiting import Line, Waiter
+from resilient.strategies.waiting import Line, Waiter, tell_wait
 
 __all__ = ("Limiter", "Quota", "Tokens")
 
@@ -102,7 +102,8 @@ class Limiter(Gate):
         return None
 
     async def wait(self, deadline: float, tokens: int = 1) -> "Tokens":
-        now, limit = clock.now(), time_left(deadline)
+        now = began = clock.now()
+        limit = time_left(deadline)
         if -math.inf < limit <= self._delay(now, tokens, self._wanted):  # -inf: cancelled already, the sleep will tell
             raise self.refuse(now, tokens)
         if self._line is None:
@@ -117,6 +118,7 @@ class Limiter(Gate):
                     now, wanted = clock.now(), min(tokens, self.most)  # it may have been retuned to less meanwhile
                     mark = self._take(now, wanted)
                     if mark is not None:
+                        tell_wait(self, began)
                         return Tokens((self, wanted, mark))
                     delay = max(self._delay(now, wanted), _SHORTEST)
                 await waiter.sleep(delay)

@@ -18,7 +18,7 @@ from resilient.context import call_time_left
 from resilient.errors import BulkheadFull
 from resilient.outcome import Verdict
 from resilient.strategies.gate import Gate, Permit, announce
-from resilient.strategies.waiting import Line, Waiter
+from resilient.strategies.waiting import Line, Waiter, tell_wait
 
 __all__ = ("Slots",)
 
@@ -68,6 +68,7 @@ class Slots(Gate):
                 line.pop(waiter, None)  # it is not there where its event loop was closed
             raise
         if waiter.woken:
+            tell_wait(self, started)
             return self
         del line[waiter]
         await anyio.lowlevel.checkpoint_if_cancelled()  # a scope around that ended in the same instant comes first

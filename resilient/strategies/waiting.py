@@ -12,10 +12,25 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable
+from typing import TYPE_CHECKING
 
 import anyio
 
-__all__ = ("Line", "Waiter")
+from resilient import clock
+from resilient.observe.events import Waited
+from resilient.observe.listeners import everywhere, here
+
+if TYPE_CHECKING:
+    from resilient.strategies.gate import Gate
+
+__all__ = ("Line", "Waiter", "tell_wait")
+
+
+def tell_wait(gate: "Gate", since: float) -> None:
+    """Leave word of a wait that has just ended with a permit, where somebody listens."""
+    if everywhere or here():
+        now = clock.now()
+        gate.leave(Waited(at=now, strategy=gate.name, seconds=now - since))
 
 
 class Waiter:

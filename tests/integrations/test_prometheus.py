@@ -25,6 +25,7 @@ from resilient import (
     RetryBudget,
     Timeout,
     TimeoutExceeded,
+    TokenBucket,
     TokenBudget,
     listening,
 )
@@ -90,6 +91,19 @@ async def test_attempts_are_counted_and_all_is_timed_in_seconds(scraped: Scraped
         ("unhealthy", "users", "original", "retryable_error"): 1,
         ("healthy", "users", "retry", "success"): 1,
     }
+
+
+@pytest.mark.anyio
+async def test_time_in_queues_is_measured_where_there_was_some(scraped: Scraped) -> None:
+    """By key and strategy; who did not wait does not count."""
+    pipeline = Pipeline(TokenBucket(2, burst=1), key=lambda: "users")
+    with listening(scraped.metrics):
+        for _ in range(3):
+            await pipeline.call(Script("value"))
+
+    assert scraped.series("resilience_wait_duration_seconds_sum") == {("users", "token_bucket"): 1.0}
+    assert scraped.series("resilience_wait_duration_seconds_count") == {("users", "token_bucket"): 2}
+    assert "waited" not in {event for event, *_ in scraped.events()}
 
 
 @pytest.mark.anyio

@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from integrations.redis_servers import RedisServer, until
-from resilient import Gate, Pipeline, Policy, RateLimited, Rejected, Retry, clock, deadline
+from resilient import Event, Gate, Pipeline, Policy, RateLimited, Rejected, Retry, clock, deadline, listening
+from resilient.observe.events import Waited
 from resilient_integrations.redis import RedisStore, RedisTokenBucket, StoreUnavailable
 
 pytestmark = [
@@ -64,6 +65,18 @@ async def test_who_waits_has_a_token_reserved_in_order(store: RedisStore) -> Non
     assert took >= 0.09
     assert store.statistics().pipelines <= 2
     assert not buckets[0].queued
+
+
+async def test_a_wait_for_a_reserved_token_is_told(store: RedisStore) -> None:
+    """As that for a token of a local bucket."""
+    bucket = RedisTokenBucket(store, 5, burst=1, name="told")
+    heard: list[Event] = []
+    with listening(heard.append):
+        for _ in range(2):
+            await bucket.acquire()
+
+    (waited,) = (event for event in heard if isinstance(event, Waited))
+    assert 0 < waited.seconds < 1
 
 
 async def test_a_cancelled_waiter_gives_back_what_was_reserved(store: RedisStore) -> None:

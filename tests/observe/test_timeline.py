@@ -19,6 +19,7 @@ from resilient.observe.events import (
     RetryScheduled,
     RetryStopped,
     TimedOut,
+    Waited,
 )
 from resilient.observe.timeline import TimelineStatistics, attach
 from resilient.outcome import SUCCESS, Health, Kind, Verdict
@@ -309,6 +310,25 @@ def test_interventions_are_marks_where_they_happened() -> None:
            500.0 ms │     ▏    │ chaos                fault OSError by chaos
            500.0 ms │     ▏    │ chaos                outcome by chaos
           1000.0 ms │         ▏│ fallback             instead of read_error ReadError
+    """)
+
+
+def test_a_wait_in_a_queue_is_drawn_where_it_was() -> None:
+    """Before the attempt that it was for; and one outside of a call by itself."""
+    text = drawn(
+        Waited(at=0.6, call_id=1, strategy="bulkhead", seconds=0.6),
+        AttemptFinished(at=1.0, call_id=1, number=1, kind="original", started=0.6, verdict=SUCCESS),
+        CallFinished(at=1.0, call_id=1, started=0.0, reason="success"),
+        Waited(at=3.0, strategy="api", seconds=1.0),
+    )
+
+    assert text == picture("""
+        call: success, 1 attempt, 1000.0 ms
+             0.0 ms │······    │ queue       600.0 ms  bulkhead
+           600.0 ms │      ████│ attempt 1   400.0 ms  success
+
+        outside of a call, 1000.0 ms, 2000.0 ms after the first
+             0.0 ms │··········│ queue  1000.0 ms  api
     """)
 
 

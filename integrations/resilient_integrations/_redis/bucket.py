@@ -15,6 +15,7 @@ from resilient.context import time_left
 from resilient.strategies.flow import FlowSettings
 from resilient.strategies.gate import Lease, Permit
 from resilient.strategies.limiter import Tokens
+from resilient.strategies.waiting import tell_wait
 from resilient_integrations._redis.scripts import RETURN, TAKE
 from resilient_integrations._redis.sharing import OnStoreError, Shared, SharedGate, must_wait, shared
 from resilient_integrations._redis.store import RedisStore, Reply, microseconds
@@ -161,6 +162,7 @@ class RedisTokenBucket(SharedGate, TokenBucket):
 
     async def _sleep(self, delay: float, deadline: float, tokens: int, mark: int) -> None:
         self._reserved += 1
+        began = clock.now()
         try:
             if -math.inf < time_left(deadline) <= delay:  # the answer took its time
                 raise RateLimited(self.name, delay)  # noqa: TRY301  what was reserved is given back
@@ -170,6 +172,7 @@ class RedisTokenBucket(SharedGate, TokenBucket):
             raise
         finally:
             self._reserved -= 1
+        tell_wait(self, began)
 
     def _undo(self, tokens: int, reply: Reply) -> None:
         granted, _, mark, _ = reply

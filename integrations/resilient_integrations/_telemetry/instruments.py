@@ -37,6 +37,7 @@ __all__ = (
     "LIMITER_TOKENS",
     "POLICY_RELOADS",
     "THROTTLE_PROBABILITY",
+    "WAIT_DURATION",
     "Instrument",
     "Keys",
 )
@@ -78,6 +79,9 @@ ATTEMPT_DURATION: Final = Instrument(
 )
 ATTEMPTS: Final = Instrument("attempts", "counter", "{attempt}", ("key", "kind", "health", "reason"), "Attempts that have ended")
 EVENTS: Final = Instrument("events", "counter", "{event}", ("key", "strategy", "event", "reason"), "What strategies decided")
+WAIT_DURATION: Final = Instrument(
+    "wait.duration", "histogram", "s", ("key", "strategy"), "Time that callers waited for a permit that they then had"
+)
 POLICY_RELOADS: Final = Instrument(
     "policy.reloads", "counter", "{reload}", ("provider", "result"), "What became of documents of policies"
 )
@@ -103,6 +107,7 @@ INSTRUMENTS: Final = (
     ATTEMPT_DURATION,
     ATTEMPTS,
     EVENTS,
+    WAIT_DURATION,
     POLICY_RELOADS,
     BREAKER_STATE,
     BREAKER_FAILURE_RATIO,

@@ -24,6 +24,7 @@ from resilient.observe.events import (
     RetryScheduled,
     RetryStopped,
     TimedOut,
+    Waited,
 )
 from resilient.observe.text import safe_text
 from resilient_integrations._telemetry.instruments import (
@@ -33,6 +34,7 @@ from resilient_integrations._telemetry.instruments import (
     CALLS,
     EVENTS,
     POLICY_RELOADS,
+    WAIT_DURATION,
     Instrument,
     Keys,
 )
@@ -120,6 +122,9 @@ class Recorder(Dispatch):
         labels = self._keys[event.key], event.kind, verdict.health.value
         self._record(ATTEMPT_DURATION, event.at - event.started, labels)
         self._add(ATTEMPTS, (*labels, verdict.reason))
+
+    def on_waited(self, event: Waited) -> None:
+        self._record(WAIT_DURATION, event.seconds, (self._keys[event.key], safe_text(event.strategy)))
 
     def on_policy_reloaded(self, event: PolicyReloaded) -> None:
         self._add(POLICY_RELOADS, (event.provider, "reloaded"))

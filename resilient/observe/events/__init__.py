@@ -18,7 +18,7 @@ from resilient.observe.events.attempts import (
 )
 from resilient.observe.events.calls import CallFinished, CallStarted, FallbackUsed, TimedOut
 from resilient.observe.events.event import Event
-from resilient.observe.events.gates import BreakerStateChanged, CallRejected, ChaosInjected, LimitChanged, RejectionsEnded
+from resilient.observe.events.gates import BreakerStateChanged, CallRejected, ChaosInjected, LimitChanged, RejectionsEnded, Waited
 from resilient.observe.events.policies import PolicyApplied, PolicyRefused, PolicyReloaded, PolicyUnavailable
 
 __all__ = (
@@ -44,4 +44,5 @@ __all__ = (
     "RetryScheduled",
     "RetryStopped",
     "TimedOut",
+    "Waited",
 )

@@ -11,6 +11,7 @@ __all__ = (
     "ChaosInjected",
     "LimitChanged",
     "RejectionsEnded",
+    "Waited",
 )
 
 
@@ -77,6 +78,22 @@ class BreakerStateChanged(Event):
     open_for: float | None = None
     rejections: int = 0
     monitor_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waited(Event):
+    """A caller has waited for its permit and has it. It is routine: made only while somebody listens.
+
+    Who is refused in the end is told of by `CallRejected`.
+
+    Attributes:
+        strategy: the name of the limiter or the bulkhead.
+        seconds: how long it waited.
+
+    """
+
+    strategy: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
