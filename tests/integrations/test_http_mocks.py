@@ -16,7 +16,7 @@ from starlette.routing import Route
 from integrations.families import Family
 from resilient import Classifier, Health, Kind, Verdict, record_timeline
 
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]  # tables: no loop has a say
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]  # loops have no say
 
 URL = "https://api.example.com/users"
 BELOW = {"httpx": "httpcore", "httpx2": "httpcore2"}

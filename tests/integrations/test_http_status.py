@@ -13,7 +13,7 @@ from resilient import Bulkhead, CircuitBreaker, Exponential, Health, Policy, Ret
 from resilient.observe.events import RetryScheduled
 from resilient_integrations._http import hints
 
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]  # tables: no loop has a say
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)]  # loops have no say
 
 URL = "https://api.example.com/users"
 KEYED = {"Idempotency-Key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}
