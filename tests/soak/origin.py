@@ -55,6 +55,7 @@ class Ledger:
         """Forget the rounds before."""
         self.arrived.clear()
         self.posts.clear()
+        self.garbled = 0
         self.first = first
 
 
@@ -192,6 +193,6 @@ async def _speak_h2(ledger: Ledger, wire: Wire) -> None:
         while True:
             await wire.send(peer.h2.data_to_send())
             peer.hear(await wire.receive())
-    except ProtocolError:  # httpcore loses a header when its writing is cancelled: what follows cannot be decoded
+    except ProtocolError:  # a plain client loses headers when it is cancelled: what follows cannot be decoded
         ledger.garbled += 1
         await wire.send(peer.h2.data_to_send())
