@@ -4,6 +4,9 @@ An `Attempt` is one execution of the callee, as every strategy around it sees it
 its own with `again()`; an attempt is never shared. It is the *current* one (`current_attempt()`) while the callee runs,
 where it has something to say: a repetition, a key, a deadline, a listener, or another current attempt around it.
 
+A call that has nothing to say is not even an `Attempt`: it is `Plain`, a list of the callee and its arguments, which becomes
+one (`attempt_of`) as soon as there is something to tell of it. Making an attempt takes as long as two gates.
+
 Time that remains is asked for only on paths that wait: `time_left()` is the least of the attempt's own deadline, that of
 the call around it, and anyio's effective deadline. Mutable state: the context variable `_current`, the counter `_ids`.
 """
@@ -11,9 +14,8 @@ the call around it, and anyio's effective deadline. Mutable state: the context v
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -27,20 +29,23 @@ from resilient.observe.listeners import Ends, LiveListener, Sink, begin, emit, e
 from resilient.outcome import SUCCESS, Classifier, Verdict, judge
 
 __all__ = (
-    "NO_KWARGS",
     "Attempt",
+    "Plain",
+    "attempt_of",
     "call_time_left",
     "current",
     "current_attempt",
     "deadline",
     "invoke",
     "make_current",
+    "put_back",
     "time_left",
 )
 
 T = TypeVar("T")
 
-NO_KWARGS: Final[Mapping[str, Any]] = MappingProxyType({})
+Plain = list[Any]
+"""A call that has nothing to say: the callee, its arguments, its keyword arguments, and its attempt, once it has one."""
 
 _ids: Final = itertools.count(1)
 _VERDICT: Final = "__resilient_verdict__"
@@ -48,6 +53,7 @@ _VERDICT: Final = "__resilient_verdict__"
 _current: ContextVar["Attempt | None"] = ContextVar("resilient_attempt", default=None)
 current = _current.get
 """The attempt that was made current, or None: for strategies, which want it fast. Others ask `current_attempt()`."""
+_set_current = _current.set
 
 
 class Watch:
@@ -193,11 +199,32 @@ class Attempt:
         return f"<Attempt {self.number} ({self.kind}{nth}){key}>"
 
 
+def attempt_of(call: Attempt | Plain) -> Attempt:
+    """The attempt that a call is. A plain one becomes its first attempt, the same one for everybody who asks."""
+    if isinstance(call, Attempt):
+        return call
+    if call[3] is None:
+        call[3] = Attempt(*call[:3])
+    attempt: Attempt = call[3]
+    return attempt
+
+
 def make_current(attempt: Attempt | None) -> Attempt | None:
-    """Make an attempt the current one; returns the one that was, to be put back."""
+    """Make an attempt the current one; returns the one that was, for `put_back`. It has no more time than that one."""
     outer = current()
-    _current.set(attempt)
+    if outer is not None and attempt is not None and outer.deadline < attempt.deadline:
+        attempt.deadline = outer.deadline
+    _set_current(attempt)
     return outer
+
+
+def put_back(attempt: Attempt, outer: Attempt | None) -> None:
+    """Make the one that was current before `attempt` current again.
+
+    A call that was given up may be closed in anybody's context, by the garbage collector: there is nothing of ours in it.
+    """
+    if current() is attempt:
+        _set_current(outer)  # two sets are cheaper than a set and a reset
 
 
 def _no_call() -> None:  # pragma: no cover  it stands for "outside of any call" and is never called
@@ -215,28 +242,29 @@ def current_attempt() -> Attempt:
     return current() or _OUTSIDE
 
 
-def invoke(attempt: Attempt) -> Any:
+def invoke(call: Attempt | Plain) -> Any:
     """Call the callee: the innermost step of everything. What it returns is to be awaited."""
-    if attempt.plain and current() is None:
-        kwargs = attempt.kwargs
-        return attempt.fn(*attempt.args, **kwargs) if kwargs else attempt.fn(*attempt.args)
-    return _invoke_as_current(attempt)
+    if type(call) is list:
+        fn, args, kwargs, _ = call
+    elif type(call) is Attempt and call.watch is None and current() is (None if call.plain else call):
+        fn, args, kwargs = call.fn, call.args, call.kwargs
+    else:
+        return _invoke_as_current(attempt_of(call))
+    return fn(*args, **kwargs) if kwargs else fn(*args)
 
 
 async def _invoke_as_current(attempt: Attempt) -> Any:
-    outer, kwargs, watch = current(), attempt.kwargs, attempt.watch
+    kwargs, watch = attempt.kwargs, attempt.watch
     started, ends = (0.0, ()) if watch is None else (clock.now(), begin_attempt(attempt, watch))
-    _current.set(attempt)
+    outer = make_current(attempt)
     try:
         value = await (attempt.fn(*attempt.args, **kwargs) if kwargs else attempt.fn(*attempt.args))
     except BaseException as error:
         if watch is not None:
             tell_attempt_finished(attempt, watch, started, error, ends, failed=True)
-        # A call that was given up may be closed in anybody's context, by the garbage collector: there is nothing of ours in it.
-        if current() is attempt or not isinstance(error, GeneratorExit):
-            _current.set(outer)
         raise
-    _current.set(outer)  # two sets are cheaper than a set and a reset
+    finally:
+        put_back(attempt, outer)
     if watch is not None:
         tell_attempt_finished(attempt, watch, started, value, ends, failed=False)
     return value

@@ -10,9 +10,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from resilient.context import Attempt, invoke
+from resilient.context import Attempt, current, invoke
 from resilient.keyed import Siblings
 from resilient.lint import Finding, lint
+from resilient.observe.listeners import ears, sink
 from resilient.outcome import Classifier
 from resilient.strategies.base import Inside, Step, Strategy
 from resilient.strategies.gate import Gate, guarded
@@ -41,7 +42,7 @@ class Pipeline(Strategy):
 
     """
 
-    __slots__ = ("_groups", "_step", "classifier", "key", "siblings", "strategies")
+    __slots__ = ("_groups", "_step", "classifier", "key", "plain", "siblings", "strategies")
 
     def __init__(
         self,
@@ -57,6 +58,8 @@ class Pipeline(Strategy):
         self.classifier = classify
         self.key = key
         self.siblings = Siblings(_templates(self._groups), max_keys=max_keys) if key is not None else None
+        own_start = type(self).start is not Pipeline.start
+        self.plain: bool = not own_start and key is None and classify is None and all(each.plain for each in strategies)
         self._step = self._compose(invoke, ())
 
     def fold(self, inner: Step, inside: Inside = ()) -> Step:
@@ -73,7 +76,8 @@ class Pipeline(Strategy):
                 continue
             place -= len(group)
             ours = slice(place, place + len(group))
-            step = partial(guarded, group, step) if self.key is None else partial(_guarded_by_key, ours, step)
+            judged = any(gate.classifier is not None for gate in group)
+            step = partial(guarded, group, judged, step) if self.key is None else partial(_guarded_by_key, ours, judged, step)
             inside = (*group, *inside)
         return step
 
@@ -86,8 +90,14 @@ class Pipeline(Strategy):
     def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
         return self.fold(call)(attempt)
 
-    def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:
-        self._enter(attempt)
+    def begin(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        if not self.plain or current() or (ears and sink()):
+            return super().begin(fn, args, kwargs)
+        return self._step([fn, args, kwargs, None])
+
+    def start(self, attempt: Any) -> Coroutine[Any, Any, Any]:
+        if not self.plain and isinstance(attempt, Attempt):
+            self._enter(attempt)
         return self._step(attempt)
 
     @property
@@ -122,9 +132,14 @@ class Pipeline(Strategy):
         return f"Pipeline({', '.join(repr(strategy) for strategy in self.strategies)})"
 
 
-def _guarded_by_key(group: slice, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
+def _guarded_by_key(
+    group: slice,
+    judged: bool,  # noqa: FBT001  as above
+    call: Step,
+    attempt: Attempt,
+) -> Coroutine[Any, Any, Any]:
     state: Any = attempt.siblings[0][1]  # of the innermost pipeline with a key, which is ours
-    return guarded(state[group], call, attempt)
+    return guarded(state[group], judged, call, attempt)
 
 
 def _check(strategy: object, classify: Classifier | None) -> None:

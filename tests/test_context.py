@@ -8,11 +8,12 @@ import pytest
 
 from helpers import Failure, Fatal, Script
 from resilient import clock
-from resilient.context import Attempt, current, current_attempt, deadline, make_current, time_left
+from resilient.context import Attempt, current, current_attempt, deadline, make_current, put_back, time_left
 from resilient.errors import DeadlineExceeded
 from resilient.observe.timeline import record_timeline
 from resilient.pipeline import Pipeline
 from resilient.strategies.backoff import Constant
+from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.retry import Retry
 from resilient.strategies.timeout import Timeout
 
@@ -136,7 +137,7 @@ async def test_an_attempt_can_be_made_current_by_hand() -> None:
     attempt = Attempt(seen)
     before = make_current(attempt)
     now = current_attempt()
-    make_current(before)
+    put_back(attempt, before)
 
     assert (before, now, current()) == (None, attempt, None)
 
@@ -166,6 +167,21 @@ async def test_the_least_of_all_limits_counts() -> None:
     make_current(None)
 
     assert lefts == [5, 3, 4]
+
+
+async def test_a_call_has_no_more_time_than_any_call_around_it() -> None:
+    """Also where the one in between says nothing of time."""
+    lefts: list[float] = []
+
+    async def innermost() -> None:
+        lefts.append(time_left())
+
+    async def between() -> None:
+        await Pipeline(Bulkhead(1), key=lambda: "between").call(innermost)
+
+    await Retry(on=OSError, timeout=5).call(between)
+
+    assert lefts == [5]
 
 
 async def test_clocks_with_different_origins_are_never_mixed(monkeypatch: pytest.MonkeyPatch) -> None:

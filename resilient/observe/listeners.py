@@ -5,8 +5,8 @@ are made inside a block in the same task and its children (`listening`). It is c
 sections; one that raises is reported once and never breaks the call. A class with one method per event is made a
 listener by `Dispatch`; a `LiveListener` goes along with calls and attempts while they run.
 
-All mutable state: the list `everywhere`, the context variable `_here`, the set of listeners that were `_reported`,
-and `notable`, where the logs plug in.
+All mutable state: the list `everywhere`, the context variable `_here`, the list `ears` of both, the set of listeners that were
+`_reported`, and `notable`, where the logs plug in.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ __all__ = (
     "Sink",
     "add_listener",
     "begin",
+    "ears",
     "emit",
     "emit_notable",
     "end",
@@ -43,10 +44,13 @@ Sink = tuple[Listener, ...]
 """All listeners of one call; empty where nobody listens."""
 
 everywhere: list[Listener] = []
-"""Listeners of the whole process. Strategies look at it and at `here()` before each call, and go on where both are empty."""
+"""Listeners of the whole process."""
 _here: ContextVar[Sink] = ContextVar("resilient_listeners", default=())
-here = _here.get
 """The listeners of the block that runs now."""
+ears: list[Listener] = []
+"""All of them, those of every open block included. Strategies look at it before each call: where it is empty, nobody listens, and
+where it is not, `sink()` says who hears this call.
+"""
 _reported: set[int] = set()
 notable: list[Listener] = []
 """Listeners that hear notable events even when nobody else listens: the logs."""
@@ -62,12 +66,14 @@ def add_listener(listener: Listener) -> None:
     _check(listener)
     if listener not in everywhere:
         everywhere.append(listener)
+        ears.append(listener)
 
 
 def remove_listener(listener: Listener) -> None:
     """Undo `add_listener`; unknown listeners are ignored."""
     with contextlib.suppress(ValueError):
         everywhere.remove(listener)
+        ears.remove(listener)
 
 
 def _check(listener: object) -> None:
@@ -81,9 +87,11 @@ def listening(listener: Listener) -> Generator[None]:
     """Let `listener` hear the events of calls made inside the block, by this task and the tasks that it starts."""
     _check(listener)
     token = _here.set((*_here.get(), listener))
+    ears.append(listener)
     try:
         yield
     finally:
+        ears.remove(listener)
         _here.reset(token)
 
 

@@ -15,7 +15,7 @@ from resilient import clock
 from resilient.context import Attempt, current
 from resilient.errors import BudgetDenied, NoClassifier, NoPolicy, ProviderError
 from resilient.observe.events import CallStarted, PolicyApplied
-from resilient.observe.listeners import Listener, emit, everywhere, here, listening, sink
+from resilient.observe.listeners import Listener, ears, emit, listening, sink
 from resilient.observe.timeline import Timeline, record_timeline
 from resilient.outcome import Classifier, Outcome
 from resilient.parts import Part
@@ -129,7 +129,7 @@ class Resilience:
         attempt.key = entry.name
         attempt.siblings = entry.siblings
         attempt.plain = False
-        if everywhere or self._listeners or here():
+        if self._listeners or (ears and sink()):
             return self._watched(entry, attempt)
         attempt.classifier = entry.classifier
         return entry.step(attempt)
@@ -141,7 +141,7 @@ class Resilience:
         attempt.key = str(name)
         attempt.siblings = entry.siblings
         attempt.plain = False
-        if everywhere or self._listeners or here():
+        if self._listeners or (ears and sink()):
             return await self._watched(entry, attempt)
         return await entry.pipeline.start(attempt)
 
@@ -286,7 +286,7 @@ class Resilience:
             self._tell_applied(entry, source, before)
 
     def _tell_applied(self, entry: Entry, source: str, before: Mapping[str, Strategy]) -> None:
-        if not (everywhere or self._listeners or here()):
+        if not (self._listeners or (ears and sink())):
             return
         states, old = states_of(entry.parts), states_of(before)
         kept = tuple(name for name, state in states.items() if state is old.get(name))
@@ -341,7 +341,7 @@ class Protected(Strategy):
         self._executor = executor
         self.key = str(PolicyKey.parse(key))
 
-    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+    def begin(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
         return self._executor().call(self.key, fn, *args, **kwargs)
 
     async def run(self, call: Step, attempt: Attempt) -> Any:

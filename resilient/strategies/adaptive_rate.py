@@ -18,7 +18,7 @@ from typing import Any, Final, Self, cast
 from resilient import clock
 from resilient._arguments import Duration, integer, number, seconds
 from resilient.observe.events import LimitChanged
-from resilient.observe.listeners import everywhere, here
+from resilient.observe.listeners import ears, sink
 from resilient.outcome import Classifier, Health, RateHint, Verdict, judge
 from resilient.strategies.flow import Flow, FlowSettings
 from resilient.strategies.gate import announce
@@ -160,10 +160,10 @@ class AdaptiveRate(Flow):
 
     def admit(self, now: float, tokens: int = 1) -> "_Heeded | None":
         permit = super().admit(now, tokens)
-        return None if permit is None else _Heeded(permit)
+        return _Heeded(permit) if isinstance(permit, Tokens) else None
 
     async def wait(self, deadline: float, tokens: int = 1) -> "_Heeded":
-        return _Heeded(await super().wait(deadline, tokens))
+        return _Heeded(cast("Tokens", await super().wait(deadline, tokens)))
 
     def _take(self, now: float, tokens: int) -> int | None:
         if self._opening(now, tokens) > now or super()._take(now, tokens) is None:
@@ -233,7 +233,7 @@ class AdaptiveRate(Flow):
             new = float(f"{rate:.6g}")  # short numbers keep the exact arithmetic quick
             self._change(max(now, self._opens_at), FlowSettings.of(new, self.per, settings.size, settings.max_wait))
             self._wake_first()
-            if everywhere or here():
+            if ears and sink():
                 self.leave(LimitChanged(at=now, strategy=self.name, old=old, new=new, why=why))
         self._decide(now)
 

@@ -2,7 +2,7 @@
 
 A `Strategy` wraps an async callable. `run(call, attempt)` is the one method that composition needs: `call` is a *step*, what
 stands inside; it takes an attempt and is awaited. A call asks once whether anybody listens; where nobody does, nothing is
-made for observers.
+made for observers, and where a strategy is content with that, not even an attempt.
 """
 
 from abc import abstractmethod
@@ -11,8 +11,8 @@ from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from resilient import _switch, clock
-from resilient.context import Attempt, Watch, invoke, tell_call_finished
-from resilient.observe.listeners import begin, everywhere, here, sink
+from resilient.context import Attempt, Watch, current, invoke, tell_call_finished
+from resilient.observe.listeners import begin, ears, sink
 
 if TYPE_CHECKING:
     from resilient.strategies.gate import Gate
@@ -22,8 +22,8 @@ __all__ = ("Inside", "Step", "Strategy")
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Step = Callable[[Attempt], Coroutine[Any, Any, Any]]
-"""What is inside of a strategy: it takes an attempt and gives a coroutine."""
+Step = Callable[[Any], Coroutine[Any, Any, Any]]
+"""What is inside of a strategy: it takes an attempt (or a call that is `Plain`) and gives a coroutine."""
 
 Inside = tuple["Gate", ...]
 """The gates that a step will enter, outermost first."""
@@ -34,13 +34,16 @@ class Strategy:
 
     __slots__ = ()
 
+    plain: bool = False
+    """Whether `run` takes calls that are `Plain`, too: it then asks for `attempt_of()` such a call when it needs it."""
+
     @property
     def gates(self) -> Inside:
         """The gates that a call enters in here, outermost first, as far as they are the same for all calls."""
         return ()
 
     @abstractmethod
-    def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
+    def run(self, call: Step, attempt: Any) -> Coroutine[Any, Any, Any]:
         """Run `call(attempt)` in the way of this strategy. `call` may be called again, with `attempt.again()`."""
         raise NotImplementedError
 
@@ -48,14 +51,19 @@ class Strategy:
         """This strategy around `inner`, as one step. `inside` are the gates that `inner` will enter."""
         return partial(self.run, inner)
 
-    def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:
+    def start(self, attempt: Any) -> Coroutine[Any, Any, Any]:
         """Run a new call in the way of this strategy."""
         return self.run(invoke, attempt)
 
+    def begin(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        """Make a new call of a callee and its arguments, and start it."""
+        if ears and sink():
+            return watched(self, Attempt(fn, args, kwargs))
+        return self.start([fn, args, kwargs, None] if self.plain and current() is None else Attempt(fn, args, kwargs))
+
     def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         """Call `fn(*args, **kwargs)` in the way of this strategy: `await strategy.call(fn, 1, name="x")`."""
-        attempt = Attempt(fn, args, kwargs)
-        return watched(self, attempt) if everywhere or here() else self.start(attempt)
+        return self.begin(fn, args, kwargs)
 
     @overload
     def __call__(self, fn: Callable[P, AsyncIterator[T]], /) -> Callable[P, AsyncGenerator[T]]: ...
@@ -74,10 +82,10 @@ class Strategy:
             streamed: Callable[..., Any] = decorate_stream(self, fn)
             return streamed
 
-        call = self.call
+        begin = self.begin
 
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return await call(fn, *args, **kwargs)
+            return await begin(fn, args, kwargs)
 
         update_wrapper(wrapper, fn)
         return wrapper

@@ -10,6 +10,7 @@ to the token for every stretch of time. (In floats it does not, and a waiter may
 All mutable state besides that of a `Limiter`: the moment `_full_at`.
 """
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Self
@@ -54,12 +55,13 @@ class FlowSettings:
 class Flow(Limiter):
     """The base of buckets."""
 
-    __slots__ = ("_full_at", "_settings")
+    __slots__ = ("_full_at", "_settings", "_taken_at")
 
     def __init__(self, name: str, settings: FlowSettings) -> None:
         super().__init__(name)
         self._settings = settings
         self._full_at = _LONG_AGO
+        self._taken_at = -math.inf  # when the last tokens were taken
 
     def sibling(self) -> Self:
         other = type(self).__new__(type(self))
@@ -119,11 +121,13 @@ class Flow(Limiter):
         here = (now * 1e9).__round__() * settings.flow  # round() would take as long as all the rest
         full_at = self._full_at
         full_at = (full_at if full_at > here else here) + units  # noqa: FURB136  calling max() takes longer than all the rest
-        if full_at - here > settings.at_once and full_at - here > units:  # what is wider than the opening goes when it is free
+        full_in = full_at - here
+        if full_in > settings.at_once and full_in > units:  # what is wider than the opening goes when it is free
             # The clock may have gone back, as that of a test does: no worse than empty.
             self._full_at = min(self._full_at, here + settings.most)
             return None
         self._full_at = full_at
+        self._taken_at = now
         return full_at
 
     def _delay(self, now: float, tokens: int, ahead: int = 0) -> float:

@@ -8,20 +8,20 @@ A permit taken by hand is a `Lease`. All mutable state of a gate, as far as it i
 
 import math
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
 
 from resilient import _switch, clock
-from resilient.context import NO_KWARGS, Attempt, current, invoke
+from resilient.context import Attempt, Plain, attempt_of, current, invoke, make_current, put_back
 from resilient.errors import Rejected
 from resilient.observe.events import CallRejected, Event
-from resilient.observe.listeners import emit_notable, everywhere, here, sink
+from resilient.observe.listeners import ears, emit_notable, sink
 from resilient.outcome import ABANDONED, SUCCESS, Classifier, Health, Verdict, judge
 from resilient.strategies.base import Step, Strategy
 from resilient.strategies.lingering import Lingering
-from resilient.strategies.outbox import Outbox
+from resilient.strategies.outbox import Outbox, outboxes
 
 __all__ = ("Gate", "Lease", "Permit", "PermitBlock", "announce", "guarded", "leave_rejection")
 
@@ -64,6 +64,8 @@ class Gate(Strategy):
     """
 
     __slots__ = ("name", "outbox")
+
+    plain = True
 
     classifier: Classifier | None = None
     """Says what outcomes mean to this gate; None where that of the call does."""
@@ -139,16 +141,13 @@ class Gate(Strategy):
         """
         raise self.refuse(clock.now())
 
-    def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
-        return guarded((self,), call, attempt)
+    def begin(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        if current() or (ears and sink()):
+            return super().begin(fn, args, kwargs)
+        return guarded((self,), self.classifier is not None, invoke, [fn, args, kwargs, None])
 
-    def start(self, attempt: Attempt) -> Coroutine[Any, Any, Any]:
-        return guarded((self,), invoke, attempt)
-
-    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        if everywhere or here() or current():
-            return super().call(fn, *args, **kwargs)
-        return guarded((self,), fn, None, args, kwargs)
+    def run(self, call: Step, attempt: Attempt | Plain) -> Coroutine[Any, Any, Any]:
+        return guarded((self,), self.classifier is not None, call, attempt)
 
     async def acquire(self) -> "Lease":
         """Take a permit by hand, waiting where the strategy allows it: `with await gate.acquire(): ...`.
@@ -271,59 +270,69 @@ class PermitBlock:
 
 async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
     gates: Sequence[Gate],
-    call: Callable[..., Awaitable[Any]],
-    attempt: Attempt | None,
-    args: tuple[Any, ...] = (),
-    kwargs: Mapping[str, Any] = NO_KWARGS,
+    judged: bool,  # noqa: FBT001  steps are called by position
+    call: Step,
+    attempt: Attempt | Plain,
 ) -> Any:
     """Enter the gates in order, run the call, settle in reverse on every way out. See the top of this module.
 
-    `call` is a step, to be called with the attempt. Where there is none, it is the callee itself: a call that has nothing to
-    say needs no `Attempt` until there is something to tell of it.
+    `judged` says that a gate has a classifier of its own. An attempt that has something to say is current from here on: the
+    callee needs no frame of its own for that.
     """
     held: list[Permit] = []
     outcome: Any = None
-    failed = happened = False
+    outer: Any = attempt
+    classifier: Classifier | None = None
+    failed = False
     started = clock.now()
+    if type(attempt) is Attempt:
+        classifier = attempt.classifier
+        if not attempt.plain:
+            outer = make_current(attempt)
     try:
         for gate in gates:
             permit = gate.admit(started)
             if permit is None:
-                waiting = gate.at_once if attempt is not None and attempt.kind == "hedge" else gate.wait
-                permit = await waiting(attempt.deadline if attempt is not None else math.inf)
+                permit = await _wait(gate, attempt_of(attempt))
                 started = clock.now()
             held.append(permit)
-            if gate.outbox:
-                announce(gate, attempt, granted=True)
-        outcome = await (call(*args, **kwargs) if attempt is None else call(attempt))
+            if outboxes and gate.outbox:
+                announce(gate, attempt_of(attempt), granted=True)
+        outcome = await call(attempt)
         return outcome  # noqa: TRY300  permits are settled in `finally`, once for every way out
     except BaseException as error:
         failed, outcome = True, error
-        if len(held) < len(gates) and isinstance(error, Rejected) and (attempt is None or attempt.kind != "hedge"):
-            happened = True
+        if len(held) < len(gates) and isinstance(error, Rejected):
             leave_rejection(gates[len(held)], error, attempt)
         raise
     finally:
         now = clock.now()
+        latency = now - started
+        if outer is not attempt:
+            put_back(attempt_of(attempt), outer)
         if isinstance(outcome, Lingering) and not outcome.has_ended:
-            _settle_at_end(gates, held, attempt or Attempt(call), outcome, now - started, now)
+            _settle_at_end(gates, held, attempt_of(attempt), outcome, latency, now)
+        verdict: Verdict | None = SUCCESS
+        if held and (failed or judged or (classifier is not None and classifier.values is not None)):
+            attempt, verdict = attempt_of(attempt), None  # it is asked for where a gate has no classifier of its own
         while held:
             permit = held.pop()
-            gate = gates[len(held)]
-            classifier = gate.classifier or (attempt.classifier if attempt is not None else None)
-            if not failed and (classifier is None or classifier.values is None):
-                verdict = SUCCESS
-            elif attempt is None:
-                verdict = judge(classifier, outcome, error=failed)
+            own = gates[len(held)].classifier if judged else None
+            if own is not None:
+                permit.settle(attempt_of(attempt).verdict(outcome, error=failed, classifier=own), latency, now)
             else:
-                verdict = attempt.verdict(outcome, error=failed, classifier=classifier)
-            permit.settle(verdict, now - started, now)
-            if gate.outbox:
-                happened = True
-        if happened:
+                verdict = verdict or attempt_of(attempt).verdict(outcome, error=failed)
+                permit.settle(verdict, latency, now)
+        if outboxes:
             for gate in gates:
-                announce(gate, attempt)
+                if gate.outbox:
+                    announce(gate, attempt_of(attempt))
         del outcome  # an exception refers to its frames: no cycle
+
+
+def _wait(gate: Gate, attempt: Attempt) -> Coroutine[Any, Any, Permit]:
+    """Wait for a permit; a hedge stands in no line."""
+    return (gate.at_once if attempt.kind == "hedge" else gate.wait)(attempt.deadline)
 
 
 def _settle_at_end(
@@ -387,9 +396,13 @@ def announce(gate: Gate, attempt: Attempt | None = None, *, granted: bool = Fals
             gate.outbox = None
 
 
-def leave_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None = None) -> None:
-    """Put the rejection into the outbox of the gate that refused."""
-    key = attempt.key if attempt is not None else None
+def leave_rejection(gate: Gate, rejection: Rejected, call: Attempt | Plain | None = None) -> None:
+    """Put the rejection into the outbox of the gate that refused; not that of a hedge, which its race tells of."""
+    key = None
+    if isinstance(call, Attempt):
+        if call.kind == "hedge":
+            return
+        key = call.key
     rejection.key = key
     now = clock.now()
     nth = getattr(rejection, "rejections", 0)  # a breaker counts by itself, and tells when it closes
@@ -397,12 +410,12 @@ def leave_rejection(gate: Gate, rejection: Rejected, attempt: Attempt | None = N
         if gate.outbox is None:
             gate.outbox = Outbox()
         nth = gate.outbox.count(gate.name, rejection.reason, now)
-    if nth > 1 and not (everywhere or here()):
+    if nth > 1 and not (ears and sink()):
         return  # only the first refusal of a run is what an operator must see
     event = CallRejected(
         at=now,
         key=key,
-        call_id=attempt.identify() if attempt is not None else 0,
+        call_id=attempt_of(call).identify() if call is not None else 0,
         strategy=gate.name,
         reason=rejection.reason,
         retry_after=rejection.retry_after,

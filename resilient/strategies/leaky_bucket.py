@@ -13,7 +13,7 @@ from resilient import clock
 from resilient._arguments import Duration, integer, number, seconds
 from resilient.errors import RateLimited
 from resilient.strategies.flow import Flow, FlowSettings
-from resilient.strategies.limiter import Tokens
+from resilient.strategies.gate import Permit
 
 __all__ = ("LeakyBucket", "LeakyBucketStatistics")
 
@@ -93,7 +93,7 @@ class LeakyBucket(Flow):
         """Whether calls wait and are spaced evenly."""
         return self._settings.smooth
 
-    def admit(self, now: float, tokens: int = 1) -> Tokens | None:
+    def admit(self, now: float, tokens: int = 1) -> Permit | None:
         permit = super().admit(now, tokens)
         if permit is None and self._wanted + tokens > self.capacity:
             raise RateLimited(self.name, self._room_in(now, tokens))

@@ -20,7 +20,7 @@ from resilient._arguments import integer
 from resilient.context import time_left
 from resilient.errors import RateLimited
 from resilient.outcome import Verdict
-from resilient.strategies.gate import Gate, Lease, announce
+from resilient.strategies.gate import Gate, Lease, Permit, announce
 from resilient.strategies.outbox import Outbox
 from resilient.strategies.waiting import Line, Waiter, tell_wait
 
@@ -91,7 +91,7 @@ class Limiter(Gate):
     def put_back(self, tokens: int, mark: int) -> None:
         """Undo a take, which returned `mark`, of a call that was not sent; as far as the limit then still holds."""
 
-    def admit(self, now: float, tokens: int = 1) -> "Tokens | None":
+    def admit(self, now: float, tokens: int = 1) -> Permit | None:
         if not (self._line and self._first()):
             mark = self._take(now, tokens)
             if mark is not None:
@@ -101,7 +101,7 @@ class Limiter(Gate):
             raise self.refuse(now, tokens)
         return None
 
-    async def wait(self, deadline: float, tokens: int = 1) -> "Tokens":
+    async def wait(self, deadline: float, tokens: int = 1) -> Permit:
         now = began = clock.now()
         limit = time_left(deadline)
         if -math.inf < limit <= self._delay(now, tokens, self._wanted):  # -inf: cancelled already, the sleep will tell
@@ -235,10 +235,10 @@ class _Weighted(Gate):
     def outbox(self, outbox: Outbox | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  it has that of the limiter
         self._limiter.outbox = outbox
 
-    def admit(self, now: float) -> Tokens | None:
+    def admit(self, now: float) -> Permit | None:
         return self._limiter.admit(now, self._tokens)
 
-    async def wait(self, deadline: float) -> Tokens:
+    async def wait(self, deadline: float) -> Permit:
         return await self._limiter.wait(deadline, self._tokens)
 
     def refuse(self, now: float) -> RateLimited:

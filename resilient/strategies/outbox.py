@@ -2,21 +2,26 @@
 
 Refusals come in runs, and an overload must not flood the log: the first of a run is logged, those after it are counted, and the
 number is told when a permit is granted again, a second after the first at the earliest. Listeners hear each of them. A gate
-has an outbox only while there are events in it or a run goes on: who grants a permit looks there anyway, and pays nothing for it.
+has an outbox only while there are events in it or a run goes on. Where no gate of the process has one, nobody looks for any.
 
-All mutable state: the events, whether they are being told, and the run: its length, its beginning, its reason.
+All mutable state: the events, whether they are being told, and the run: its length, its beginning, its reason; and the list
+`outboxes`, as long as there are outboxes.
 """
 
 from typing import Final
 
 from resilient.observe.events import Event, RejectionsEnded
 
-__all__ = ("Outbox",)
+__all__ = ("Outbox", "outboxes")
 
 _SHORTEST_RUN: Final = 1.0
 """Seconds: where grants and refusals alternate, each gate has two lines in so much time, and no more."""
 _LONGEST_RUN: Final = 60.0
 """Seconds: where no permit is granted at all, the number is told so often."""
+
+
+outboxes: Final[list[None]] = []
+"""An entry for each outbox that there is: guards look here first, at every call. (A number would be no safe count in threads.)"""
 
 
 class Outbox:
@@ -30,6 +35,10 @@ class Outbox:
         self.rejections = 0  # of the run; 0 where none goes on
         self.began = 0.0
         self.reason = ""
+        outboxes.append(None)
+
+    def __del__(self) -> None:
+        outboxes.pop()
 
     def count(self, strategy: str, reason: str, now: float) -> int:
         """Which refusal of its run a new one is."""

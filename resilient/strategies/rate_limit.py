@@ -5,12 +5,18 @@ The arithmetic is that of `flow.py`, and waiting is that of `limiter.py`: all mu
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from resilient import clock
 from resilient._arguments import Duration, integer, number, seconds
+from resilient.outcome import Verdict
 from resilient.strategies.flow import Flow, FlowSettings
+from resilient.strategies.gate import Permit
 
 __all__ = ("TokenBucket", "TokenBucketStatistics")
+
+_INSTANT: Final = 1e-9
+"""Seconds within which two times are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,8 @@ class TokenBucket(Flow):
 
     __slots__ = ()
 
+    lingers = False
+
     _how_to_hold_more = "raise burst"
 
     def __init__(
@@ -69,6 +77,16 @@ class TokenBucket(Flow):
         burst = max(1, int(rate)) if burst is None else integer("burst", burst)
         limit = None if max_wait is None else seconds("max_wait", max_wait)
         super().__init__(name, FlowSettings.of(rate, seconds("per", per, above=0.0), burst, limit))
+
+    def admit(self, now: float, tokens: int = 1) -> Permit | None:
+        if tokens == 1 and not self._line and self._take(now, 1) is not None:
+            return self
+        return super().admit(now, tokens)
+
+    def settle(self, verdict: Verdict, latency: float, now: float) -> None:
+        """It is the permit of those who took one token at once; that of a refused call goes back where it was the last."""
+        if verdict.rejected and abs(now - latency - self._taken_at) < _INSTANT:
+            self.put_back(1, self._full_at)
 
     @property
     def burst(self) -> int:

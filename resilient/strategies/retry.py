@@ -5,17 +5,17 @@ loop decides synchronously (`decide`: from a verdict to "wait so long" or "stop,
 it sleeps and runs the next attempt outside of any `except` block. The same loop drives `async for attempt in retry`.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from random import Random
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, Self
 
 from resilient import _switch, clock
 from resilient._arguments import Duration, integer, seconds
 from resilient.chance import source as _random
-from resilient.context import NO_KWARGS, Attempt, Watch, current, invoke
-from resilient.observe.listeners import everywhere, here, sink
+from resilient.context import Attempt, Plain, Watch, attempt_of, current, invoke
+from resilient.observe.listeners import ears, sink
 from resilient.outcome import Classifier, Kind, On, retry_on
 from resilient.strategies.backoff import BackoffLike, Exponential, as_backoff
 from resilient.strategies.base import Inside, Step, Strategy
@@ -24,9 +24,6 @@ from resilient.strategies.lingering import dispose_of
 from resilient.strategies.retry_loop import AttemptLoop, RetryLoop
 
 __all__ = ("Retry",)
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _NOBODY_SAYS: Final = (
     "this Retry does not know what to retry: say Retry(on=(ConnectionError, TimeoutError)), "
@@ -74,7 +71,7 @@ class Retry(Strategy):
     dispose: Callable[[Any], object] | None = None
     random: Random = field(default=_random, repr=False, compare=False)
     classifier: Classifier | None = field(init=False, repr=False, compare=False)
-    _alone: bool = field(init=False, repr=False, compare=False)
+    plain: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.on is not None and self.classify is not None:
@@ -89,7 +86,7 @@ class Retry(Strategy):
         settle("backoff", as_backoff(self.backoff))
         settle("timeout", None if self.timeout is None else seconds("timeout", self.timeout))
         settle("max_retry_after", seconds("max_retry_after", self.max_retry_after))
-        settle("_alone", self.timeout is None and self.budget is None and (self.on or self.classify) is not None)
+        settle("plain", self.timeout is None and self.budget is None)
         settle("classifier", self.classify if self.on is None else retry_on(self.on, self.never))
 
     @property
@@ -104,45 +101,34 @@ class Retry(Strategy):
     def fold(self, inner: Step, inside: Inside = ()) -> Step:
         return partial(self._run, inner, inside)
 
-    def run(self, call: Step, attempt: Attempt) -> Coroutine[Any, Any, Any]:
+    def begin(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        if not self.plain or current() or (ears and sink()):
+            return Strategy.begin(self, fn, args, kwargs)
+        return self._run(invoke, (), [fn, args, kwargs, None])
+
+    def run(self, call: Step, attempt: Attempt | Plain) -> Coroutine[Any, Any, Any]:
         return self._run(call, (), attempt)
 
-    def call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        if self._alone and not (everywhere or here() or current()):
-            return self._run(fn, (), None, args, kwargs)
-        return Strategy.call(self, fn, *args, **kwargs)
-
-    async def _run(
-        self,
-        call: Callable[..., Any],
-        inside: Inside,
-        attempt: Attempt | None,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] = NO_KWARGS,
-    ) -> Any:
-        """The first attempt; what follows a failed one is `_go_on`.
-
-        `call` is a step, to be called with the attempt. Where there is none, it is the callee itself: a call that has nothing
-        to say needs no `Attempt` until it has failed.
-        """
-        classifier = self.classifier or (attempt.classifier if attempt is not None else None)
-        if classifier is None:
-            raise TypeError(_NOBODY_SAYS)
+    async def _run(self, call: Step, inside: Inside, attempt: Attempt | Plain) -> Any:
+        """The first attempt; what follows a failed one is `_go_on`."""
+        classifier = self.classifier
         started = clock.now()
-        if attempt is not None:
-            if not self._alone:
+        if type(attempt) is Attempt:
+            classifier = classifier or attempt.classifier
+            if not self.plain:
                 self._enter(attempt, started)
             if attempt.watch is not None:
                 attempt.watch.classifier = classifier
+        if classifier is None:
+            raise TypeError(_NOBODY_SAYS)
         value = error = None
         try:
-            value = await (call(*args, **kwargs) if attempt is None else call(attempt))
+            value = await call(attempt)
         except Exception as caught:  # noqa: BLE001  the verdict says what it is; cancellation is no Exception
             error = caught
         if error is None and classifier.values is None:
             return value
-        if attempt is None:
-            attempt, call = Attempt(call, args, dict(kwargs)), invoke
+        attempt = attempt_of(attempt)
         if error is None and attempt.verdict(value, error=False, classifier=self.classifier).kind is Kind.SUCCESS:
             return value
         rest = self._go_on(call, inside, attempt, value, error, started)

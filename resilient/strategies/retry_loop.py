@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from resilient import clock
-from resilient.context import Attempt, begin_attempt, make_current, tell_attempt_finished, tell_call_finished, time_left
+from resilient.context import Attempt, begin_attempt, make_current, put_back, tell_attempt_finished, tell_call_finished, time_left
 from resilient.errors import Rejected
 from resilient.observe.events import AttemptFinished, AttemptKind, RetryScheduled, RetryStopped
 from resilient.observe.listeners import Ends
@@ -321,7 +321,7 @@ class AttemptBlock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        make_current(self._restore)
+        put_back(self._attempt, self._restore)
         attempt, watch, failed = self._attempt, self._attempt.watch, error is not None
         if watch is not None:
             tell_attempt_finished(attempt, watch, self._started, error, self._ends, failed=failed)

@@ -75,7 +75,10 @@ class Slots(Gate):
         raise self._full(waited=clock.now() - started)
 
     def settle(self, verdict: Verdict, latency: float, now: float) -> None:
-        self._release()
+        if self._line:
+            self._release()
+        else:
+            self._active -= 1
 
     async def __aenter__(self) -> None:
         if self._active < self.max_concurrent or not _switch.enabled:

@@ -12,7 +12,7 @@ import anyio.lowlevel
 
 from resilient import _switch, clock
 from resilient.observe.events import Event
-from resilient.observe.listeners import everywhere
+from resilient.observe.listeners import ears, everywhere
 
 __all__ = ("disabled", "no_waits")
 
@@ -44,10 +44,12 @@ def disabled() -> Generator[None]:
     """
     before, _switch.enabled = _switch.enabled, False
     everywhere.append(_hear_nothing)
+    ears.append(_hear_nothing)
     try:
         yield
     finally:
         everywhere.remove(_hear_nothing)
+        ears.remove(_hear_nothing)
         _switch.enabled = before
 
 

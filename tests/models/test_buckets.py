@@ -35,6 +35,9 @@ class Ideal:
             since = at
         return level
 
+    def empty_at(self, now: int) -> Fraction:
+        return now + self.level(now) / self.flow
+
     def delay(self, now: int, tokens: int, ahead: int = 0) -> int:
         """Until so many may go: of a shaper when all before have drained, else when they have room."""
         room = 0 if self.smooth else self.size - tokens
@@ -77,7 +80,8 @@ class Buckets(Timed):
             self.real = LeakyBucket(rate, per=per, capacity=size, shape=True, max_wait=0)
         else:
             self.real = LeakyBucket(rate, per=per, capacity=size)
-        self.permits: list[tuple[tuple[int, int], Permit]] = []
+        self.permits: list[tuple[tuple[int, int], Fraction, Permit]] = []
+        self.latest = origin - 1  # when somebody took some
 
     @rule(gap=st.sampled_from([1, 1000, SECOND // 3, SECOND, 7 * SECOND]))
     def wait(self, gap: int) -> None:
@@ -96,16 +100,18 @@ class Buckets(Timed):
         if permit is not None:
             taken = self.ticks, tokens
             self.ideal.taken.append(taken)
-            self.permits.append((taken, permit))
+            self.permits.append((taken, self.ideal.empty_at(self.ticks), permit))
+            self.latest = self.ticks
 
     @precondition(lambda self: self.permits)
     @rule(last=st.booleans(), went_well=st.booleans())
     def end(self, *, last: bool, went_well: bool) -> None:
         """Of a call that was not sent the tokens come back where nobody has taken some since; else they stay spent."""
-        taken, permit = self.permits.pop(-1 if last else 0)
-        permit.settle(SUCCESS if went_well else REFUSED, 0.0, self.now)
-        if not went_well and self.ideal.taken[-1] is taken:
-            self.ideal.taken.pop()
+        taken, mark, permit = self.permits.pop(-1 if last else 0)
+        permit.settle(SUCCESS if went_well else REFUSED, self.now - taken[0] / SECOND, self.now)
+        is_last = self.latest == taken[0] if permit is self.real else self.ideal.empty_at(self.ticks) == mark
+        if not went_well and is_last:
+            self.ideal.taken.remove(taken)
 
     @invariant()
     def it_is_as_full_as_the_ideal_one(self) -> None:

@@ -89,10 +89,10 @@ class RedisTokenBucket(SharedGate, TokenBucket):
             return 0.0
         return self.where.store.breaker.ready_in(now) if self.where.on_store_error == "deny" else super().ready_in(now)
 
-    def admit(self, now: float, tokens: int = 1) -> Tokens | None:
+    def admit(self, now: float, tokens: int = 1) -> Permit | None:
         return None if self.where.store.is_up(now) else self._admit_alone(now, tokens)
 
-    async def wait(self, deadline: float, tokens: int = 1) -> Tokens:
+    async def wait(self, deadline: float, tokens: int = 1) -> Permit:
         permit = await self._take_there(tokens, deadline, self.max_wait or 0.0)
         return permit or self._admit_alone(clock.now(), tokens) or await super().wait(deadline, tokens)
 
@@ -126,7 +126,7 @@ class RedisTokenBucket(SharedGate, TokenBucket):
         settings: FlowSettings = self._settings
         return -(-settings.unit // (settings.flow * 1000))
 
-    def _admit_alone(self, now: float, tokens: int) -> Tokens | None:
+    def _admit_alone(self, now: float, tokens: int) -> Permit | None:
         if self.where.on_store_error == "deny":
             raise self.where.unavailable(self.name, now)
         return _Free((self, tokens, 0)) if self.where.on_store_error == "allow" else super().admit(now, tokens)
