@@ -16,8 +16,8 @@ import argparse
 import gc
 import logging
 import resource
+import sys
 import time
-import tracemalloc
 import warnings
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -49,9 +49,11 @@ POLICY: Final = Policy.http().replace(
     timeout=2.0,
 )
 WORKERS: Final = 12
+PATIENCE: Final = 0.4
+"""Seconds of the client's own timeouts: less than an attempt may take, for over HTTP/2 only they end a dead connection."""
 LAPS: Final = 2
-GROWTH: Final = 40.0
-"""Bytes by which the memory of a life may grow with each call: the smallest of objects that stays, in half of the calls."""
+GROWTH: Final = 0.5
+"""Blocks of memory by which a life may grow with each call: one object that stays, in half of the calls."""
 RESIDENT: Final = 32.0
 """MiB by which the process may grow in the second lap."""
 SETTLED: Final = 3.0
@@ -88,7 +90,7 @@ class Report:
         faults: how often the weather changed.
         connections: through the proxy.
         seconds: how long it took.
-        memory: bytes that Python has given out after each round, with the calls up to then; where it is measured.
+        memory: blocks of memory that Python has given out after each round, with the calls up to then.
 
     """
 
@@ -102,7 +104,7 @@ class Report:
 
     @property
     def growth(self) -> float:
-        """Bytes for each call, in the later two thirds of the rounds: the slope of the straight line through them."""
+        """Blocks for each call, in the later two thirds of the rounds: the slope of the straight line through them."""
         points = self.memory[len(self.memory) // 3 :]
         if len(points) < 4:
             return 0.0
@@ -177,7 +179,7 @@ class Life:
         self.ledger.begin(calls[0].number)
         kind: Any = self.family.resilient.ResilientTransport
         around = kind.around(transport.engine, self.spare)  # what drops responses keeps connections: in a pool of its own
-        dropper = self.family.lib.AsyncClient(transport=around, timeout=1.0)
+        dropper = self.family.lib.AsyncClient(transport=around, timeout=PATIENCE)
         url = f"http://127.0.0.1:{self.proxy.port}"
         async with bad_weather(self.proxy, self.random, report):
             tally = await make_calls(self.client, dropper, url, calls, WORKERS, self.family.lib.HTTPError)
@@ -199,10 +201,9 @@ class Life:
         now = await settled(before)
         if now[0] > before[0] or now[1] > before[1]:
             report.tally.wrong.append(f"round {report.rounds}: {before} tasks and descriptors before it, {now} after it")
-        if tracemalloc.is_tracing():
-            del dropper, around, tally
-            gc.collect()
-            report.memory.append((report.tally.calls, tracemalloc.get_traced_memory()[0]))
+        del dropper, around, tally
+        gc.collect()
+        report.memory.append((report.tally.calls, sys.getallocatedblocks()))
 
     async def call_in_fair_weather(self, number: int, url: str) -> None:
         """A call gets an answer as soon as the breaker lets it through."""
@@ -232,7 +233,7 @@ async def live(cell: Cell, seed: int, calls: int, rounds: int, seconds: float) -
             async with (
                 serve(cell.protocol) as (port, ledger),
                 FaultProxy("127.0.0.1", port, seed=seed) as proxy,
-                family.lib.AsyncClient(transport=transport, timeout=1.0) as client,
+                family.lib.AsyncClient(transport=transport, timeout=PATIENCE) as client,
             ):
                 await client.get(f"http://127.0.0.1:{proxy.port}/0?size=1")  # uvloop opens a descriptor for the first connection
                 await inner.aclose()
@@ -270,10 +271,9 @@ def soak(minutes: float, seed: int, calls: int) -> list[str]:
     """All lives, in laps. Prints a line for each, and returns what was wrong."""
     print(
         f"{'life':21} {'rounds':>6} {'calls':>6} {'sent':>6} {'conn.':>6} {'faults':>6} {'200':>6} {'cancel.':>7} {'failed':>6}"
-        f" {'again':>5} {'B/call':>7} {'MiB':>6} {'s':>5}"
+        f" {'again':>5} {'blocks':>7} {'MiB':>6} {'s':>5}"
     )
-    whole, wrong, sizes, held = Tally(), list[str](), list[float](), list[float]()
-    tracemalloc.start()
+    whole, wrong, sizes, held = Tally(), list[str](), list[float](), list[int]()
     for lap in range(LAPS):
         for cell in CELLS:
             report = run(cell, seed=seed + lap, calls=calls, rounds=10_000, seconds=60 * minutes / (LAPS * len(CELLS)))
@@ -281,22 +281,20 @@ def soak(minutes: float, seed: int, calls: int) -> list[str]:
             failed = sum(count for name, count in outcomes.items() if not name[0].isdigit() and name != "cancelled")
             print(
                 f"{cell!s:21} {report.rounds:6} {tally.calls:6} {report.requests:6} {report.connections:6} {report.faults:6}"
-                f" {outcomes['200']:6} {outcomes['cancelled']:7} {failed:6} {tally.again:5} {report.growth:+7.1f}"
+                f" {outcomes['200']:6} {outcomes['cancelled']:7} {failed:6} {tally.again:5} {report.growth:+7.2f}"
                 f" {resident():6.1f} {report.seconds:5.1f}",
                 flush=True,
             )
             if report.growth > GROWTH:
-                tally.wrong.append(f"memory grows by {report.growth:.1f} bytes with each call")
+                tally.wrong.append(f"memory grows by {report.growth:.2f} blocks with each call")
             wrong += [f"{cell}: {each}" for each in tally.wrong]
             whole.add(tally)
         sizes.append(resident())
-        held.append(tracemalloc.get_traced_memory()[0] / 2**20)
-    tracemalloc.stop()
+        held.append(sys.getallocatedblocks())
     if sizes[-1] - sizes[0] > RESIDENT:
         wrong.append(f"the process grew by {sizes[-1] - sizes[0]:.1f} MiB in the second lap")
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
-    for name, values in (("given out by Python", held), ("resident", sizes)):
-        print(f"MiB {name} after each lap:", *(f"{value:.2f}" for value in values))
+    print("after each lap:", *held, "blocks of memory,", *(f"{size:.1f}" for size in sizes), "MiB resident")
     print(f"descriptors at the end: {descriptors}")
     print(f"{whole.calls} calls, {whole.again} requests that came again and might: ", end="")
     print(*(f"{count} {name}" for name, count in whole.outcomes.most_common()), sep=", ")

@@ -12,7 +12,7 @@ from soak.run import CELLS, Cell, run
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_bad_weather_does_no_wrong_and_leaves_nothing_behind(cell: Cell) -> None:
-    """No wrong body, no POST twice without a key; permits, connections, tasks and descriptors are as before, a last call works."""
+    """No wrong body, no POST twice without a key; permits, connections, tasks, descriptors are as before; a last call works."""
     report = run(cell, seed=1, calls=16, rounds=1, seconds=0.0)
 
     assert report.tally.wrong == []
