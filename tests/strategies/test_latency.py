@@ -88,6 +88,42 @@ def _buckets(latency: Latency) -> int:
     return len(latency._weights or ())  # pyright: ignore[reportPrivateUsage]  memory is not seen from outside
 
 
+def test_half_of_what_it_knows_is_as_old_as_a_thousand_samples() -> None:
+    """By then all weights are halved: five hundred new samples weigh as much as the thousand before."""
+    latency = filled(*[1.0] * 1000)
+    for _ in range(488):
+        latency.record(0.01, 0.0)
+    before = known(latency, 0.5)
+    for _ in range(32):
+        latency.record(0.01, 0.0)
+
+    assert before == pytest.approx(1.0, rel=0.05)
+    assert known(latency, 0.5) == pytest.approx(0.01, rel=0.05)
+
+
+def test_a_lonely_sample_is_given_up_when_it_was_halved_seven_times() -> None:
+    """Its weight is then below a sixty-fourth: hardly anything, but a bucket all the same, and all those in between."""
+    for lonely in (0.05, 0.2):  # below what is usual, and above it
+        latency, kept = filled(lonely), list[bool]()
+        for _ in range(4100):
+            latency.record(0.1, 0.0)
+            kept.append(_buckets(latency) > 1)
+
+        assert kept[3600]
+        assert not kept[-1]
+
+
+def test_there_are_buckets_from_the_lowest_to_the_highest_and_no_more() -> None:
+    """Sixteen for each doubling, in whatever order the samples come."""
+    assert [_buckets(filled(*order)) for order in ((2.0, 4.0, 1.0), (1.0, 4.0, 2.0), (4.0, 2.0, 1.0))] == [33, 33, 33]
+
+
+def test_what_cannot_be_counts_as_the_nearest_that_can() -> None:
+    """A clock that went back took no time; one that leapt, an age."""
+    assert [known(filled(seconds), 0.5) for seconds in (-1.0, 0.0)] == pytest.approx([1e-6, 1e-6], rel=0.05)
+    assert known(filled(1e30), 0.5) == pytest.approx(1e6, rel=0.05)
+
+
 def test_its_memory_is_bounded() -> None:
     """Samples of every magnitude, impossible ones too, make a few hundred buckets; rare ones vanish."""
     rng = random.Random(2)
@@ -103,15 +139,15 @@ def test_its_memory_is_bounded() -> None:
 def test_quantiles_are_worked_out_now_and_then() -> None:
     """After every sixteen samples: in between the answer stays, which makes a call cheap."""
     latency = filled(*[0.1] * 16)
-    first = known(latency, 0.5)
+    first = known(latency, 0.9)
     for _ in range(15):
         latency.record(9.0, 0.0)
-    same = known(latency, 0.5)
-    latency.record(9.0, 0.0)
+    same = known(latency, 0.9)
     latency.record(9.0, 0.0)
 
     assert first == pytest.approx(0.1, rel=0.05)
     assert same == first
+    assert known(latency, 0.9) == pytest.approx(9, rel=0.05)
     assert known(filled(*[0.1] * 16, *[9.0] * 32), 0.5) == pytest.approx(9, rel=0.05)
 
 
@@ -124,6 +160,7 @@ def test_a_leg_that_was_cut_short_counts_where_it_is_certain() -> None:
     latency.record_at_least(1.0, 0.0, 1.0)
 
     assert (ignored, latency.samples) == (0, 1)
+    assert not latency.is_fresh(60.0)
 
 
 def hedged_share(*, count_losers: bool) -> float:
@@ -179,6 +216,13 @@ def test_triggers_are_functions_of_live_latency() -> None:
     assert [P50, P90, P95, P99] == [0.5, 0.9, 0.95, 0.99]
     assert P95(Latency()) is None
     assert FixedDelay(0.2)(Latency()) == 0.2
+
+
+@pytest.mark.parametrize("minimum", [0, -1])
+def test_it_needs_a_sample_at_least(minimum: int) -> None:
+    """The message says what is wrong."""
+    with pytest.raises(ValueError, match=f"minimum={minimum}"):
+        Latency(minimum)
 
 
 @pytest.mark.parametrize("share", [0, -1, 1, 95, math.nan, math.inf])
