@@ -52,8 +52,10 @@ WORKERS: Final = 12
 PATIENCE: Final = 0.4
 """Seconds of the client's own timeouts: less than an attempt may take, for over HTTP/2 only they end a dead connection."""
 LAPS: Final = 2
-GROWTH: Final = 0.5
-"""Blocks of memory by which a life may grow with each call: one object that stays, in half of the calls."""
+GROWTH: Final = 3.0
+"""Blocks of memory by which a life may grow with each call, while caches fill: a tenth of a response and its request."""
+STAYING: Final = 0.5
+"""Blocks by which the process may grow with each call of the second lap: one object that stays, in half of the calls."""
 RESIDENT: Final = 32.0
 """MiB by which the process may grow in the second lap."""
 SETTLED: Final = 3.0
@@ -273,7 +275,7 @@ def soak(minutes: float, seed: int, calls: int) -> list[str]:
         f"{'life':21} {'rounds':>6} {'calls':>6} {'sent':>6} {'conn.':>6} {'faults':>6} {'200':>6} {'cancel.':>7} {'failed':>6}"
         f" {'again':>5} {'blocks':>7} {'MiB':>6} {'s':>5}"
     )
-    whole, wrong, sizes, held = Tally(), list[str](), list[float](), list[int]()
+    whole, wrong, sizes, held, done = Tally(), list[str](), list[float](), list[int](), list[int]()
     for lap in range(LAPS):
         for cell in CELLS:
             report = run(cell, seed=seed + lap, calls=calls, rounds=10_000, seconds=60 * minutes / (LAPS * len(CELLS)))
@@ -291,6 +293,10 @@ def soak(minutes: float, seed: int, calls: int) -> list[str]:
             whole.add(tally)
         sizes.append(resident())
         held.append(sys.getallocatedblocks())
+        done.append(whole.calls)
+    staying = (held[-1] - held[0]) / (done[-1] - done[0])
+    if staying > STAYING:
+        wrong.append(f"in the second lap memory grew by {staying:.2f} blocks with each call")
     if sizes[-1] - sizes[0] > RESIDENT:
         wrong.append(f"the process grew by {sizes[-1] - sizes[0]:.1f} MiB in the second lap")
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
