@@ -9,14 +9,14 @@ What was done at import or when tests were collected was done by what is not bro
 that is therefore *doubtful*: who hears of it tries it again, from the start.
 """
 
-import contextlib
-import itertools
+import gc
 import mmap
 import os
 import resource
 import signal
 import sys
 import time
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -38,6 +38,7 @@ _SECONDS: Final = 1.0
 """A test of a mutant may work so many times as long as it does where nothing is broken, and so many seconds more."""
 _GUARD: Final = 120.0
 """Seconds after which a test is ended that does nothing. Work is measured apart, for others may be using the processors."""
+_BOX: Final = 1 << 16  # bytes
 _MEMORY: Final = 4 << 30
 """Bytes. What a broken loop fills must not be all there is."""
 
@@ -50,6 +51,7 @@ class Fate:
         kind: "killed" by a test, "slow" where one took far too long, or "survived".
         tests: those that come by it, or the one that killed it; all that are about the module where it is doubtful.
         doubtful: whether it survived only because what it breaks was made before.
+        why: what the test says that killed it.
 
     """
 
@@ -57,6 +59,7 @@ class Fate:
     kind: str
     tests: Sequence[str]
     doubtful: bool = False
+    why: str = ""
 
 
 class Session:
@@ -75,7 +78,7 @@ class Session:
         self._running = dict[int, tuple[Mutant, list[pytest.Item], mmap.mmap]]()
         self._early = dict[str, set[int]]()
         self._lines: _Lines
-        self._failed = False
+        self._failure = ""
 
     def pytest_sessionstart(self) -> None:
         """Before tests are collected: what that does to the modules is noted."""
@@ -92,16 +95,19 @@ class Session:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """How a part of a test ended."""
-        self._failed = self._failed or report.failed
+        if report.failed:
+            self._failure += f"{report.nodeid}, {report.when}\n{report.longrepr}\n"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of running the tests."""
         self._survey(session.items)
+        gc.collect()
+        gc.freeze()  # what a fork need not look at it need not copy
         # To plant what is not broken must not make a test fail.
         for fate in self._judge([Mutant(name, -1, 0, None, "", path(name).read_text(), exact=True) for name in self._about]):
             if fate.kind != "survived":
-                sys.exit(f"nothing is broken in {fate.mutant.module}, and yet {fate.tests} fails")
+                sys.exit(f"nothing is broken in {fate.mutant.module}, and yet it is {fate.kind} by {fate.tests}\n{fate.why}")
         for fate in self._judge(self._made):
             self._heard(fate)
         return True
@@ -120,8 +126,8 @@ class Session:
             began = time.process_time()
             self._run(item, following)
             took = time.process_time() - began
-            if self._failed:
-                sys.exit(f"{item.nodeid} fails where nothing is broken")
+            if self._failure:
+                sys.exit(f"where nothing is broken:\n{self._failure}")
             passed = {(file, line) for file, lines in self._lines.passed.items() for line in lines}
             if wanted is None or not passed.isdisjoint(wanted):
                 self._seconds[item] = took
@@ -147,18 +153,21 @@ class Session:
         return sorted(tests, key=lambda test: (-kills[test], self._seconds[test]))
 
     def _fork(self, mutant: Mutant) -> None:
-        tests, box = self._tests_of(mutant), mmap.mmap(-1, 8)
+        tests, box = self._tests_of(mutant), mmap.mmap(-1, _BOX)
         child = os.fork()
         if child:
             self._running[child] = mutant, tests, box
             return
-        with contextlib.suppress(BaseException):
+        try:
             self._try(mutant, tests, box)
-            os._exit(0)
-        os._exit(1)
+        except BaseException:  # noqa: BLE001  nothing may go on in a fork
+            self._failure = traceback.format_exc()
+        words = self._failure.encode()[: _BOX - 8]
+        box[8 : 8 + len(words)] = words
+        os._exit(1 if words else 0)
 
     def _try(self, mutant: Mutant, tests: Sequence[pytest.Item], box: mmap.mmap) -> None:
-        """In a fork: return where all tests pass."""
+        """In a fork: run the tests up to the first that fails."""
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
@@ -166,14 +175,13 @@ class Session:
         for number in (signal.SIGPROF, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         plant(mutant.module, mutant.source, path(mutant.module))
-        for index, (test, following) in enumerate(itertools.pairwise([*tests, None])):
-            assert test is not None
-            box[:] = index.to_bytes(8)
+        for index, (test, following) in enumerate(zip(tests, [*tests[1:], None], strict=True)):
+            box[:8] = index.to_bytes(8)
             signal.setitimer(signal.ITIMER_PROF, _TIMES * self._seconds[test] + _SECONDS)
             signal.setitimer(signal.ITIMER_REAL, _GUARD)
             self._run(test, following)
-            if self._failed:
-                os._exit(1)
+            if self._failure:
+                return
 
     def _wait(self) -> Fate:
         child, status = os.wait()
@@ -181,10 +189,11 @@ class Session:
         code = os.waitstatus_to_exitcode(status)
         if code == 0:
             return self._survived(mutant, tests)
-        last = tests[int.from_bytes(box[:])] if tests else None
+        last = tests[int.from_bytes(box[:8])] if tests else None
         if last is not None:
             self._kills[mutant.module, mutant.line][last] += 1
-        return Fate(mutant, "killed" if code == 1 else "slow", [last.nodeid] if last else [])
+        why = box[8:].rstrip(b"\0").decode(errors="replace")
+        return Fate(mutant, "killed" if code == 1 else "slow", [last.nodeid] if last else [], why=why)
 
     def _survived(self, mutant: Mutant, tests: Sequence[pytest.Item]) -> Fate:
         doubtful = not mutant.exact or not self._early[mutant.module].isdisjoint(mutant.lines or ())

@@ -90,6 +90,7 @@ def test_decorrelated_jitter_grows_from_the_delay_before() -> None:
     for before, delay in itertools.pairwise(delays):
         assert 0.1 <= delay <= min(5, 3 * before)
     assert max(delays) > 4
+    assert min(delays[100:]) < 0.5  # and it shrinks again
 
 
 def test_decorrelated_jitter_above_the_cap_is_the_cap() -> None:
