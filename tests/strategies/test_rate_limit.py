@@ -139,6 +139,15 @@ async def test_a_token_that_is_there_is_taken_without_a_checkpoint() -> None:
     assert await enters_at_once(TokenBucket(10))
 
 
+async def test_a_block_takes_one_token() -> None:
+    """However many there are."""
+    bucket = TokenBucket(1, burst=3)
+    async with bucket:
+        during = bucket.statistics().tokens
+
+    assert (during, bucket.statistics().tokens) == (2, 2)
+
+
 async def test_waiters_are_served_first_come_first_served() -> None:
     """Whoever wants many is not starved by those who want one and came later."""
     bucket = TokenBucket(10, burst=5)
