@@ -37,6 +37,7 @@ class Mutant:
         lines: those of the whole statement; of the function, for what belongs to its signature. None: of the module or a class.
         change: how it reads before and after.
         source: the whole module.
+        place: the names of where it is: of a class, of its member; of a function or of a value of the module.
         exact: whether it is inside of a function: nothing of it was copied to elsewhere at import.
 
     """
@@ -47,6 +48,7 @@ class Mutant:
     lines: range | None
     change: str
     source: str = field(repr=False)
+    place: tuple[str, ...]
     exact: bool
 
     def __str__(self) -> str:
@@ -81,7 +83,7 @@ def mutants(module: str) -> list[Mutant]:
             seen.add(meaning)
             line = span.start.line
             lines, exact = _statement(tree, line)
-            made.append(Mutant(module, len(made), line, lines, _change(source, code, span), code, exact))
+            made.append(Mutant(module, len(made), line, lines, _change(source, code, span), code, _place(tree, line), exact))
     return made
 
 
@@ -131,6 +133,21 @@ def _statement(tree: ast.Module, line: int) -> tuple[range | None, bool]:
     if not any(isinstance(node, _FUNCTIONS) for node in around):
         return None, False
     return range(smallest.lineno, smallest.body[0].lineno) if isinstance(smallest, _HEADED) else whole, True
+
+
+def _place(node: ast.AST, line: int) -> tuple[str, ...]:
+    """See `Mutant.place`."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.stmt) or not child.lineno <= line <= _last(child):
+            continue
+        if isinstance(child, ast.ClassDef):
+            return child.name, *_place(child, line)
+        if isinstance(child, _FUNCTIONS):
+            return (child.name,)
+        if isinstance(child, ast.Assign | ast.AnnAssign):
+            target = child.target if isinstance(child, ast.AnnAssign) else child.targets[0]
+            return (target.id,) if isinstance(target, ast.Name) else ()
+    return ()
 
 
 def _last(node: ast.stmt) -> int:

@@ -1,7 +1,7 @@
 """Puts a broken module in the place of the right one.
 
-`plant` does so in a process that has imported everything: the code of each function that differs is exchanged in place, so who
-imported or inherited it has the broken one, and what it refers to stays the same. That is exact for what is inside of functions.
+`plant` does so in a process that has imported everything: the code of the function that differs is exchanged in place, so who
+imported or inherited it has the broken one, and all else stays the same. That is exact for what is inside of functions.
 What is made at import (a default, a constant, a base of a class) may have been copied elsewhere already: `from_the_start` breaks
 the module before it is imported. It takes seconds, and is asked about the few mutants of that kind which `plant` did not kill.
 """
@@ -18,25 +18,18 @@ from typing import Any
 PACKAGE = "resilient.strategies"
 
 
-def plant(name: str, source: str, path: Path) -> None:
-    """Break a module that is imported already. What the broken source raises at import is raised here."""
-    module = sys.modules[f"{PACKAGE}.{name}"]
-    fresh = ModuleType(module.__name__)
-    fresh.__dict__.update(__file__=str(path), __package__=PACKAGE, __spec__=module.__spec__)
-    exec(compile(source, str(path), "exec"), fresh.__dict__)  # noqa: S102  that is what it is for
-    for key, new in vars(fresh).items():
-        if not key.startswith("__"):
-            _exchange(module, key, new)
-
-
-def _exchange(owner: Any, key: str, new: Any) -> None:
-    old: Any = owner.__dict__.get(key)
-    if isinstance(old, type) and isinstance(new, type) and old.__module__ == new.__module__ and old is not new:
-        for name, value in list(vars(new).items()):
-            if name not in {"__dict__", "__weakref__", "__doc__", "__module__", "__slots__"}:
-                _exchange(old, name, value)
-    elif not _exchange_code(old, new) and not _is_alike(old, new):
-        setattr(owner, key, new)
+def plant(name: str, source: str, path: Path, place: Sequence[str]) -> None:
+    """Break one place of a module that is imported already, `("Slots", "admit")` say. What the broken source raises is raised."""
+    owner: Any = sys.modules[f"{PACKAGE}.{name}"]
+    new: Any = ModuleType(owner.__name__)
+    new.__dict__.update(__file__=str(path), __package__=PACKAGE, __spec__=owner.__spec__)
+    exec(compile(source, str(path), "exec"), new.__dict__)  # noqa: S102  that is what it is for
+    for key in place[:-1]:
+        owner, new = getattr(owner, key), getattr(new, key)
+    for key in place[-1:]:
+        old, changed = owner.__dict__.get(key), new.__dict__.get(key)
+        if not _exchange_code(old, changed) and not _is_alike(old, changed):
+            setattr(owner, key, changed)
 
 
 def _exchange_code(old: Any, new: Any) -> bool:

@@ -104,8 +104,8 @@ class Session:
         self._survey(session.items)
         gc.collect()
         gc.freeze()  # what a fork need not look at it need not copy
-        # To plant what is not broken must not make a test fail.
-        for fate in self._judge([Mutant(name, -1, 0, None, "", path(name).read_text(), exact=True) for name in self._about]):
+        # In another order, and in a fork: what is not broken must not make a test fail.
+        for fate in self._judge([Mutant(name, -1, 0, None, "", path(name).read_text(), (), exact=True) for name in self._about]):
             if fate.kind != "survived":
                 sys.exit(f"nothing is broken in {fate.mutant.module}, and yet it is {fate.kind} by {fate.tests}\n{fate.why}")
         for fate in self._judge(self._made):
@@ -174,7 +174,7 @@ class Session:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         for number in (signal.SIGPROF, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
-        plant(mutant.module, mutant.source, path(mutant.module))
+        plant(mutant.module, mutant.source, path(mutant.module), mutant.place)
         for index, (test, following) in enumerate(zip(tests, [*tests[1:], None], strict=True)):
             box[:8] = index.to_bytes(8)
             signal.setitimer(signal.ITIMER_PROF, _TIMES * self._seconds[test] + _SECONDS)
