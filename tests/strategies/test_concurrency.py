@@ -140,6 +140,31 @@ def test_a_full_window_that_is_slow_shrinks_it_in_proportion_and_at_most_by_half
     assert tolerable.limit > 20
 
 
+def test_twenty_outcomes_make_a_window() -> None:
+    """Also those that come in the same instant."""
+    machine = Concurrency(20)
+    whys = [machine.hear(now, 0.1, 10, 1, 100, Random(1)) for now in [0.0] * 10 + [1.0] * 10]
+
+    assert whys == [None] * 19 + ["room"]
+
+
+def test_the_house_is_full_at_nineteen_of_twenty() -> None:
+    """With fewer it is not the limit that makes calls slow."""
+    assert [heard(settled_machine(20), 10, 0.15, active) for active in (18, 19)] == [None, "slower"]
+    assert [heard(Concurrency(40), 1, 0.4, active) for active in (37, 38)] == ["room", "probe"]
+
+
+def test_faster_calls_lower_the_baseline_where_they_are_certainly_faster() -> None:
+    """Of a full house too: it cannot be the calls that wait which are fast."""
+    faster, noisy = settled_machine(), settled_machine()
+    heard(faster, 10, 0.05, 20)
+    for index in range(21):
+        noisy.hear(9 + index / 20, 0.19 if index % 2 else 0.05, 20, 1, 100, Random(1))
+
+    assert faster.baseline == pytest.approx(0.1 * 0.5**0.1)
+    assert noisy.baseline == pytest.approx(0.1)
+
+
 def test_slow_calls_where_there_is_room_are_no_reason_to_shrink() -> None:
     """The limit did not bring them about: the baseline follows instead."""
     machine = settled_machine()
@@ -178,6 +203,43 @@ def test_a_baseline_that_was_learned_from_a_full_house_is_doubted_at_once() -> N
     assert (draining, stale) == ((None, 21), (None, 21))
     assert (over, machine.slots, machine.probing) == ("probe_over", 43, False)
     assert machine.baseline == pytest.approx(0.1)
+
+
+def test_a_probe_heeds_what_began_in_it_once_the_others_have_left() -> None:
+    """From the very moment when only as many are left as there are slots."""
+    machine = Concurrency(40)
+    heard(machine, 1, 0.4, 40)
+    slots = machine.slots
+    before = [machine.hear(2.0, 0.4, slots + 2, 1, 100, Random(1)), machine.hear(3.0, 0.4, slots + 1, 1, 100, Random(1))]
+    during = [machine.hear(3.25, 0.25, slots, 1, 100, Random(1)) for _ in range(19)]
+    stale = machine.hear(3.5, 0.75, slots, 1, 100, Random(1))
+    over = machine.hear(4.0, 0.25, slots, 1, 100, Random(1))
+
+    assert {*before, *during, stale} == {None}
+    assert over == "probe_over"
+    assert machine.baseline == pytest.approx(0.25)
+
+
+def test_the_gap_to_the_next_probe_is_four_times_the_one_before() -> None:
+    """Three full windows at first; a quarter more or less, by chance."""
+    machine = Concurrency(100)
+    heard(machine, 1, 0.1, 100)
+    machine.hear(2, 0.1, 10, 1, 100, Random(1))
+    over, windows = heard(machine, 4, 0.1, 50), 1
+    while heard(machine, 4 + 2 * windows, 0.1, 100) != "probe":
+        windows += 1
+
+    assert (over, windows) == ("probe_over", round(12 * Random(1).uniform(0.75, 1.25)))
+
+
+def test_a_limit_that_has_doubled_is_probed() -> None:
+    """What was true of half of it need not be true of all."""
+    machine, now = settled_machine(20), 1
+    while not machine.probing:
+        now += 2
+        heard(machine, now, 0.1, machine.slots)
+
+    assert 40 <= 2 * machine.limit < 44
 
 
 def test_a_probe_in_which_nothing_goes_well_teaches_no_baseline() -> None:
