@@ -169,9 +169,10 @@ class Attempt:
     def sibling(self, template: T) -> T:
         """What to use in place of `template`: that of this call's key, where the pipeline is keyed."""
         for templates, siblings in self.siblings:
-            for other, sibling in zip(templates, siblings, strict=True):
+            for place, other in enumerate(templates):
                 if other is template:
-                    return cast("T", sibling)
+                    found: T = siblings[place]
+                    return found
         return template
 
     def identify(self) -> int:

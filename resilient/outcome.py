@@ -24,9 +24,10 @@ __all__ = (
     "Outcome",
     "RateHint",
     "Verdict",
-    "error_matcher",
+    "checked_on",
     "failure_on",
     "judge",
+    "matches",
     "own_word",
     "retry_after_of",
     "retry_on",
@@ -164,22 +165,29 @@ _PERMANENT: Final = Verdict(Kind.PERMANENT, Health.UNHEALTHY, "permanent_error")
 _ANSWERED: Final = Verdict(Kind.PERMANENT, Health.HEALTHY, "permanent_error")
 
 
-def error_matcher(name: str, on: On) -> Callable[[Exception], bool]:
-    """A predicate from `on`. Types match a rejection only where they name one: `Exception` does not.
+def checked_on(name: str, on: On) -> On:
+    """`on`, for `matches`.
 
     Raises:
-        TypeError: `on` is neither a type of exception, nor a tuple of them, nor callable.
+        TypeError: it is neither a type of exception, nor a tuple of them, nor callable.
 
     """
     wanted = cast("tuple[object, ...]", on if isinstance(on, tuple) else (on,))
-    types = tuple(kind for kind in wanted if isinstance(kind, type) and issubclass(kind, BaseException))
-    if len(types) == len(wanted):
-        rejections = tuple(kind for kind in types if issubclass(kind, Rejected))
-        return lambda error: isinstance(error, rejections if isinstance(error, Rejected) else types)
     if isinstance(on, (tuple, type)) or not callable(on):
+        if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in wanted):
+            return on
         msg = f"{name}={on!r}: expected a type of exception, a tuple of them, or a predicate, e.g. {name}=(OSError, TimeoutError)"
         raise TypeError(msg)
     return on
+
+
+def matches(on: On, error: Exception) -> bool:
+    """Whether an exception is one of those. Types match a rejection only where they name one: `Exception` does not."""
+    if not isinstance(on, (tuple, type)):
+        return on(error)
+    if not isinstance(error, Rejected):
+        return isinstance(error, on)
+    return any(issubclass(kind, Rejected) and isinstance(error, kind) for kind in (on if isinstance(on, tuple) else (on,)))
 
 
 def judge(classifier: Classifier | None, outcome: object, *, error: bool) -> Verdict:
@@ -224,34 +232,46 @@ def retry_after_of(error: Exception) -> float | None:
 
 def retry_on(on: On, never: On | None = None) -> Classifier:
     """The classifier behind `on=` and `never=`: `never` beats what an exception says of itself, and that beats `on`."""
-    wanted = error_matcher("on", on)
-    refused = error_matcher("never", never) if never is not None else None
-
-    def errors(error: Exception) -> Verdict:
-        if refused is not None and refused(error):
-            return _PERMANENT
-        own = own_word(error)
-        if own is not None:
-            return own
-        if wanted(error):
-            return Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "retryable_error", retry_after_of(error))
-        return _PERMANENT
-
-    return Classifier(errors)
+    return Classifier(_RetryOn(on, never))
 
 
 def failure_on(on: On, never: On | None = None) -> Classifier:
     """What a breaker learns from `on=` and `never=`: these errors are failures, every other one is an answer."""
-    wanted = error_matcher("on", on)
-    refused = error_matcher("never", never) if never is not None else None
+    return Classifier(_FailureOn(on, never))
 
-    def errors(error: Exception) -> Verdict:
-        if not wanted(error) or (refused is not None and refused(error)):
+
+class _Chosen:
+    """What `on=` and `never=` say of an exception. A class, as closures take several times the memory."""
+
+    __slots__ = ("never", "on")
+
+    def __init__(self, on: On, never: On | None) -> None:
+        self.on = checked_on("on", on)
+        self.never = None if never is None else checked_on("never", never)
+
+
+class _RetryOn(_Chosen):
+    __slots__ = ()
+
+    def __call__(self, error: Exception) -> Verdict:
+        if self.never is not None and matches(self.never, error):
+            return _PERMANENT
+        own = own_word(error)
+        if own is not None:
+            return own
+        if matches(self.on, error):
+            return Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "retryable_error", retry_after_of(error))
+        return _PERMANENT
+
+
+class _FailureOn(_Chosen):
+    __slots__ = ()
+
+    def __call__(self, error: Exception) -> Verdict:
+        if not matches(self.on, error) or (self.never is not None and matches(self.never, error)):
             return _ANSWERED
         verdict, hint = _failed(error), retry_after_of(error)
         return verdict if hint is None else replace(verdict, retry_after=hint)
-
-    return Classifier(errors)
 
 
 def _failed(error: Exception) -> Verdict:

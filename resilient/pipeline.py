@@ -15,7 +15,7 @@ from resilient.keyed import Siblings
 from resilient.lint import Finding, lint
 from resilient.observe.listeners import ears, sink
 from resilient.outcome import Classifier
-from resilient.strategies.base import Inside, Step, Strategy
+from resilient.strategies.base import Inside, Step, Strategy, watched
 from resilient.strategies.gate import Gate, guarded
 from resilient.strategies.hedge import Hedge
 
@@ -91,12 +91,14 @@ class Pipeline(Strategy):
         return self.fold(call)(attempt)
 
     def begin(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
-        if not self.plain or current() or (ears and sink()):
-            return super().begin(fn, args, kwargs)
-        return self._step([fn, args, kwargs, None])
+        if ears and sink():
+            return watched(self, Attempt(fn, args, kwargs))
+        if self.plain and current() is None:
+            return self._step([fn, args, kwargs, None])
+        return self.start(Attempt(fn, args, kwargs))
 
     def start(self, attempt: Any) -> Coroutine[Any, Any, Any]:
-        if not self.plain and isinstance(attempt, Attempt):
+        if not self.plain:
             self._enter(attempt)
         return self._step(attempt)
 

@@ -12,9 +12,10 @@ from resilient.outcome import (
     Kind,
     Outcome,
     Verdict,
-    error_matcher,
+    checked_on,
     failure_on,
     judge,
+    matches,
     own_word,
     retry_after_of,
     retry_on,
@@ -191,7 +192,7 @@ def test_an_error_matched_by_on_is_heard_about_when() -> None:
 
 
 @pytest.mark.parametrize(
-    ("on", "matches"),
+    ("on", "expected"),
     [
         (OSError, True),
         ((ValueError, OSError), True),
@@ -201,16 +202,16 @@ def test_an_error_matched_by_on_is_heard_about_when() -> None:
         (is_never, False),
     ],
 )
-def test_on_is_a_type_or_several_or_a_predicate(on: Any, matches: bool) -> None:  # noqa: FBT001  as above
-    """All are made into one predicate."""
-    assert error_matcher("on", on)(OSError("disk full")) is matches
+def test_on_is_a_type_or_several_or_a_predicate(on: Any, expected: bool) -> None:  # noqa: FBT001  as above
+    """All are asked in one way."""
+    assert matches(checked_on("on", on), OSError("disk full")) is expected
 
 
 @pytest.mark.parametrize("on", [3, "OSError", int, (OSError, int), (OSError, "x"), [OSError]])
 def test_what_is_no_exception_is_refused_at_construction(on: Any) -> None:
     """The message shows how to say it."""
     with pytest.raises(TypeError, match=r"never=.*: expected a type of exception, a tuple of them, or a predicate"):
-        error_matcher("never", on)
+        checked_on("never", on)
 
 
 def test_a_breaker_learns_from_on_which_errors_are_failures() -> None:

@@ -193,7 +193,7 @@ class AdaptiveRate(Flow):
         if mark == self._taken:
             self._taken -= tokens
             self._left += tokens
-            super().put_back(tokens, self._full_at)
+            super().put_back(tokens, self._taken_at)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         now = clock.now()

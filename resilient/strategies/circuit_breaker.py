@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import Final, Literal, Self
 
@@ -161,6 +162,12 @@ class BreakerSettings:
     random: Random
 
 
+@lru_cache(maxsize=256)
+def _shared(settings: BreakerSettings) -> BreakerSettings:
+    """The same object for all that are equal: a program may have many breakers, and has few kinds of them."""
+    return settings
+
+
 class CircuitBreaker(BreakerMachine):
     """Stop calling a service that is unwell.
 
@@ -256,7 +263,7 @@ class CircuitBreaker(BreakerMachine):
             classifier=_classifier(on, never, classify),
             random=random or _random,
         )
-        super().__init__(settings)
+        super().__init__(settings if settings.trip or settings.classifier else _shared(settings))
 
     def sibling(self) -> Self:
         """A new breaker with the same settings."""

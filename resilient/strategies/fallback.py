@@ -12,7 +12,7 @@ from resilient import clock
 from resilient.context import Attempt
 from resilient.observe.events import FallbackUsed
 from resilient.observe.text import name_of
-from resilient.outcome import Health, Kind, On, Outcome, error_matcher
+from resilient.outcome import Health, Kind, On, Outcome, checked_on, matches
 from resilient.strategies.base import Step, Strategy
 from resilient.strategies.lingering import Lingering
 
@@ -35,7 +35,7 @@ class Fallback(Strategy):
 
     """
 
-    __slots__ = ("_matches", "function", "on", "value")
+    __slots__ = ("function", "on", "value")
 
     def __init__(
         self,
@@ -52,8 +52,7 @@ class Fallback(Strategy):
             raise TypeError(msg)
         self.value = value
         self.function = function
-        self.on = on
-        self._matches = error_matcher("on", on) if on is not None else None
+        self.on = None if on is None else checked_on("on", on)
 
     async def run(self, call: Step, attempt: Attempt) -> Any:
         error: Exception | None = None
@@ -85,7 +84,7 @@ class Fallback(Strategy):
 
     def _replaces(self, error: Exception) -> bool:
         try:
-            return self._matches is None or self._matches(error)
+            return self.on is None or matches(self.on, error)
         except Exception:  # noqa: BLE001  a broken predicate must not hide the error that it was asked about
             return False
 

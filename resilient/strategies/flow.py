@@ -1,18 +1,18 @@
 """The exact arithmetic behind buckets: what drains at a steady rate, in whole numbers.
 
-The state is one number: the moment when all that was taken will have drained (the theoretical arrival time of the generic cell
-rate algorithm, ITU-T I.371). Time is in nanoseconds and the rate is an exact fraction of them, so everything is a whole number
-and a bucket that lets `size` through at once holds
+The state is what had not drained when somebody last took some, and when that was; the moment when all of it will have drained is
+the theoretical arrival time of the generic cell rate algorithm (ITU-T I.371). Time is in nanoseconds and the rate is an exact
+fraction of them, so everything is a whole number and a bucket that lets `size` through at once holds
 
     tokens taken ≤ size + rate × elapsed
 
 to the token for every stretch of time. (In floats it does not, and a waiter may be told to wait for nothing, for ever.)
-All mutable state besides that of a `Limiter`: the moment `_full_at`.
+All mutable state besides that of a `Limiter`: `_level`, in units, and `_taken_at`, in nanoseconds.
 """
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final, Self
 
 from resilient import clock
@@ -20,7 +20,9 @@ from resilient.strategies.limiter import Limiter
 
 __all__ = ("Flow", "FlowSettings")
 
-_LONG_AGO: Final = -(1 << 127)
+_LONG_AGO: Final = -(1 << 62)
+_KNOWN: Final = 256
+"""How many settings are kept to be shared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,9 @@ class FlowSettings:
         return self.size * self.unit
 
     @classmethod
+    @lru_cache(maxsize=_KNOWN)
     def of(cls, rate: float, per: float, size: int, max_wait: float | None, *, smooth: bool = False) -> Self:
-        """The settings for arguments that were checked."""
+        """The settings for arguments that were checked: the same object for the same ones."""
         # str() gives the decimal that was meant: 0.1 is one tenth, not 3602879701896397 / 2**55.
         flow, unit = (Fraction(str(rate)) / (Fraction(str(per)) * 10**9)).as_integer_ratio()
         return cls(rate, per, size, max_wait, smooth, flow, unit, unit if smooth else size * unit)
@@ -55,13 +58,13 @@ class FlowSettings:
 class Flow(Limiter):
     """The base of buckets."""
 
-    __slots__ = ("_full_at", "_settings", "_taken_at")
+    __slots__ = ("_level", "_settings", "_taken_at")
 
     def __init__(self, name: str, settings: FlowSettings) -> None:
         super().__init__(name)
         self._settings = settings
-        self._full_at = _LONG_AGO
-        self._taken_at = -math.inf  # when the last tokens were taken
+        self._taken_at = _LONG_AGO
+        self._level = 0
 
     def sibling(self) -> Self:
         other = type(self).__new__(type(self))
@@ -108,27 +111,28 @@ class Flow(Limiter):
         """Have other settings: as many tokens are missing as before, and never a fraction fewer."""
         backlog, old = self._backlog(now), self._settings
         self._settings = new
-        self._full_at = _here(now, new) + min(-(-backlog * new.unit // old.unit), new.most)
+        self._taken_at = round(now * 1e9)
+        self._level = min(-(-backlog * new.unit // old.unit), new.most)
 
     def _leave(self, at: float, tokens: int) -> None:
         """See that at this time there are just so many tokens."""
         settings = self._settings
-        self._full_at = _here(at, settings) + settings.most - tokens * settings.unit
+        self._taken_at = round(at * 1e9)
+        self._level = settings.most - tokens * settings.unit
 
     def _take(self, now: float, tokens: int) -> int | None:
         settings = self._settings
-        units = tokens * settings.unit
-        here = (now * 1e9).__round__() * settings.flow  # round() would take as long as all the rest
-        full_at = self._full_at
-        full_at = (full_at if full_at > here else here) + units  # noqa: FURB136  calling max() takes longer than all the rest
-        full_in = full_at - here
-        if full_in > settings.at_once and full_in > units:  # what is wider than the opening goes when it is free
-            # The clock may have gone back, as that of a test does: no worse than empty.
-            self._full_at = min(self._full_at, here + settings.most)
+        units = settings.unit if tokens == 1 else tokens * settings.unit
+        here = (now * 1e9).__round__()  # round() would take as long as all the rest
+        before = self._level - (here - self._taken_at) * settings.flow
+        level = before + units if before > 0 else units
+        if level > settings.at_once and level > units:  # what is wider than the opening goes when it is free
+            if before > settings.most:  # the clock has gone back, as that of a test does: no worse than empty
+                self._taken_at, self._level = here, settings.most
             return None
-        self._full_at = full_at
-        self._taken_at = now
-        return full_at
+        self._taken_at = here
+        self._level = level
+        return here
 
     def _delay(self, now: float, tokens: int, ahead: int = 0) -> float:
         """In whole nanoseconds."""
@@ -144,17 +148,13 @@ class Flow(Limiter):
     def _backlog(self, now: float) -> int:
         """Units that have not drained yet."""
         settings = self._settings
-        return min(max(0, self._full_at - _here(now, settings)), settings.most)
+        return min(max(0, self._level - (round(now * 1e9) - self._taken_at) * settings.flow), settings.most)
 
     def put_back(self, tokens: int, mark: int) -> None:
         """Undo a take: exactly, or, where others have taken since, not at all.
 
         Others may have been let in meanwhile because the bucket was full; a late refund could let too many through.
         """
-        if self._full_at == mark:
-            self._full_at = mark - tokens * self._settings.unit
+        if self._taken_at == mark:
+            self._level -= tokens * self._settings.unit
             self._wake_first()
-
-
-def _here(now: float, settings: FlowSettings) -> int:
-    return round(now * 1e9) * settings.flow

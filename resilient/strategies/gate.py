@@ -272,7 +272,7 @@ async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
     gates: Sequence[Gate],
     judged: bool,  # noqa: FBT001  steps are called by position
     call: Step,
-    attempt: Attempt | Plain,
+    attempt: Any,  # an Attempt, or Plain
 ) -> Any:
     """Enter the gates in order, run the call, settle in reverse on every way out. See the top of this module.
 
@@ -309,19 +309,21 @@ async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
         now = clock.now()
         latency = now - started
         if outer is not attempt:
-            put_back(attempt_of(attempt), outer)
+            put_back(attempt, outer)
         if isinstance(outcome, Lingering) and not outcome.has_ended:
             _settle_at_end(gates, held, attempt_of(attempt), outcome, latency, now)
         verdict: Verdict | None = SUCCESS
         if held and (failed or judged or (classifier is not None and classifier.values is not None)):
-            attempt, verdict = attempt_of(attempt), None  # it is asked for where a gate has no classifier of its own
+            verdict = None  # it is asked for where a gate has no classifier of its own
+            if type(attempt) is list:
+                attempt = attempt_of(attempt)
         while held:
             permit = held.pop()
             own = gates[len(held)].classifier if judged else None
             if own is not None:
-                permit.settle(attempt_of(attempt).verdict(outcome, error=failed, classifier=own), latency, now)
+                permit.settle(attempt.verdict(outcome, error=failed, classifier=own), latency, now)
             else:
-                verdict = verdict or attempt_of(attempt).verdict(outcome, error=failed)
+                verdict = verdict or attempt.verdict(outcome, error=failed)
                 permit.settle(verdict, latency, now)
         if outboxes:
             for gate in gates:

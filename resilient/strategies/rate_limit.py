@@ -15,8 +15,8 @@ from resilient.strategies.gate import Permit
 
 __all__ = ("TokenBucket", "TokenBucketStatistics")
 
-_INSTANT: Final = 1e-9
-"""Seconds within which two times are one."""
+_INSTANT: Final = 1
+"""Nanoseconds: times that differ by less are one, but for the rounding of floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ class TokenBucket(Flow):
 
     def settle(self, verdict: Verdict, latency: float, now: float) -> None:
         """It is the permit of those who took one token at once; that of a refused call goes back where it was the last."""
-        if verdict.rejected and abs(now - latency - self._taken_at) < _INSTANT:
-            self.put_back(1, self._full_at)
+        if verdict.rejected and abs((now - latency) * 1e9 - self._taken_at) < _INSTANT:
+            self.put_back(1, self._taken_at)
 
     @property
     def burst(self) -> int:

@@ -25,6 +25,7 @@ from resilient.strategies.retry_loop import AttemptLoop, RetryLoop
 
 __all__ = ("Retry",)
 
+_EXPONENTIAL: Final = Exponential()
 _NOBODY_SAYS: Final = (
     "this Retry does not know what to retry: say Retry(on=(ConnectionError, TimeoutError)), "
     "or use it in a pipeline with a classifier, Pipeline(Retry(), classify=my_classifier)"
@@ -64,7 +65,7 @@ class Retry(Strategy):
     never: On | None = None
     classify: Classifier | None = None
     attempts: int | None = 3
-    backoff: BackoffLike = field(default_factory=Exponential)
+    backoff: BackoffLike = _EXPONENTIAL
     timeout: Duration | None = None
     budget: Budget | None = None
     max_retry_after: Duration = 60.0
@@ -109,8 +110,8 @@ class Retry(Strategy):
     def run(self, call: Step, attempt: Attempt | Plain) -> Coroutine[Any, Any, Any]:
         return self._run(call, (), attempt)
 
-    async def _run(self, call: Step, inside: Inside, attempt: Attempt | Plain) -> Any:
-        """The first attempt; what follows a failed one is `_go_on`."""
+    async def _run(self, call: Step, inside: Inside, attempt: Any) -> Any:
+        """The first attempt (an `Attempt`, or `Plain`); what follows a failed one is `_go_on`."""
         classifier = self.classifier
         started = clock.now()
         if type(attempt) is Attempt:
@@ -128,7 +129,8 @@ class Retry(Strategy):
             error = caught
         if error is None and classifier.values is None:
             return value
-        attempt = attempt_of(attempt)
+        if type(attempt) is list:
+            attempt = attempt_of(attempt)
         if error is None and attempt.verdict(value, error=False, classifier=self.classifier).kind is Kind.SUCCESS:
             return value
         rest = self._go_on(call, inside, attempt, value, error, started)

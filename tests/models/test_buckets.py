@@ -35,9 +35,6 @@ class Ideal:
             since = at
         return level
 
-    def empty_at(self, now: int) -> Fraction:
-        return now + self.level(now) / self.flow
-
     def delay(self, now: int, tokens: int, ahead: int = 0) -> int:
         """Until so many may go: of a shaper when all before have drained, else when they have room."""
         room = 0 if self.smooth else self.size - tokens
@@ -80,7 +77,7 @@ class Buckets(Timed):
             self.real = LeakyBucket(rate, per=per, capacity=size, shape=True, max_wait=0)
         else:
             self.real = LeakyBucket(rate, per=per, capacity=size)
-        self.permits: list[tuple[tuple[int, int], Fraction, Permit]] = []
+        self.permits: list[tuple[tuple[int, int], Permit]] = []
         self.latest = origin - 1  # when somebody took some
 
     @rule(gap=st.sampled_from([1, 1000, SECOND // 3, SECOND, 7 * SECOND]))
@@ -100,17 +97,16 @@ class Buckets(Timed):
         if permit is not None:
             taken = self.ticks, tokens
             self.ideal.taken.append(taken)
-            self.permits.append((taken, self.ideal.empty_at(self.ticks), permit))
+            self.permits.append((taken, permit))
             self.latest = self.ticks
 
     @precondition(lambda self: self.permits)
     @rule(last=st.booleans(), went_well=st.booleans())
     def end(self, *, last: bool, went_well: bool) -> None:
         """Of a call that was not sent the tokens come back where nobody has taken some since; else they stay spent."""
-        taken, mark, permit = self.permits.pop(-1 if last else 0)
+        taken, permit = self.permits.pop(-1 if last else 0)
         permit.settle(SUCCESS if went_well else REFUSED, self.now - taken[0] / SECOND, self.now)
-        is_last = self.latest == taken[0] if permit is self.real else self.ideal.empty_at(self.ticks) == mark
-        if not went_well and is_last:
+        if not went_well and self.latest == taken[0]:
             self.ideal.taken.remove(taken)
 
     @invariant()

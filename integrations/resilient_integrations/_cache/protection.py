@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final
 
 from resilient import Attempt, Fallback, Outcome, Part, Pipeline, Step, Strategy, parts_of
-from resilient.outcome import On, error_matcher
+from resilient.outcome import On, checked_on
 from resilient_integrations._cache.entries import Entry
 from resilient_integrations._cache.statistics import Count
 
@@ -35,7 +35,7 @@ class Origin:
     """
 
     def __init__(self, name: str, protection: Strategy, stale_on: On | None, counts: Counter[Count]) -> None:
-        hidden = None if stale_on is None else error_matcher("stale_on", stale_on)
+        hidden = None if stale_on is None else checked_on("stale_on", stale_on)
         self._strict = Pipeline(Called(name), protection)
         self._lenient = Pipeline(Called(name), Fallback(_STALE, on=hidden), protection)
         self._counts = counts
