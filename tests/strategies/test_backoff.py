@@ -61,9 +61,14 @@ def test_many_attempts_do_not_overflow(backoff: Backoff) -> None:
     assert all(0 <= delay <= 5 for delay in delays)
 
 
-def test_the_cap_comes_before_the_jitter() -> None:
+@pytest.mark.parametrize(
+    "backoff",
+    [Exponential(initial=100), Constant(delay=100), Linear(initial=100), Fibonacci(initial=100)],
+    ids=lambda backoff: type(backoff).__name__,
+)
+def test_the_cap_comes_before_the_jitter(backoff: Backoff) -> None:
     """Delays at the cap are still spread: jitter that is cut off would make all clients wait the same time."""
-    delays = first(1000, Exponential(initial=100, maximum=5))
+    delays = first(1000, backoff)
 
     assert len(set(delays)) == 1000
     assert sum(delays) / 1000 == pytest.approx(2.5, abs=0.2)

@@ -4,6 +4,7 @@ At 50 ms a call the service does two hundred calls a second, with ten to fifteen
 case is minutes, with several seeds. Whoever calls does not care for refusals, and comes again at the same rate.
 """
 
+import itertools
 from random import Random
 from typing import Any
 
@@ -230,6 +231,24 @@ def test_the_gap_to_the_next_probe_is_four_times_the_one_before() -> None:
         windows += 1
 
     assert (over, windows) == ("probe_over", round(12 * Random(1).uniform(0.75, 1.25)))
+
+
+def test_a_limit_that_is_used_is_probed_again_and_again() -> None:
+    """Every sixty full windows, a quarter more or less: what the service can do is asked anew, however long all has been well."""
+    machine, now, probes = settled_machine(100), 1, list[int]()
+    for window in range(300):
+        now += 2
+        if heard(machine, now, 0.1, machine.slots) == "probe":
+            probes.append(window)
+            now += 2
+            machine.hear(now - 1, 0.1, 10, 1, 100, Random(1))  # all but those who fit have left
+            heard(machine, now, 0.1, machine.slots, count=40)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(probes)]
+    usual = round(60 * Random(1).uniform(0.75, 1.25))
+
+    assert probes[0] == 59  # what was learned where there was room is believed at first
+    assert gaps[0] < gaps[1] < usual  # the first ones come sooner
+    assert gaps[2:] == [usual] * 3
 
 
 def test_a_limit_that_has_doubled_is_probed() -> None:
