@@ -1,4 +1,4 @@
-"""Defects of the libraries below a client, as a failing network and cancellation bring them out."""
+"""Defects of the libraries below a client, as a failing network and cancellation bring them out; responses that nobody gets."""
 
 import asyncio
 from collections.abc import Awaitable, Generator
@@ -260,3 +260,94 @@ def test_only_connections_of_http2_are_wrapped_and_only_once(family: Family) -> 
     assert backends[1] is backends[2]
     assert backends[0] is other._pool._network_backend
     assert backends[1].sleep
+
+
+def answers_early(family: Family) -> Any:
+    """A transport that answers when a part of the request's body was sent; `closed` says how often its answer was closed."""
+
+    class Body(family.lib.AsyncByteStream):  # type: ignore[misc,name-defined]  # of either family
+        async def __aiter__(self) -> Any:
+            await anyio.lowlevel.checkpoint()
+            yield b"whole"
+
+        async def aclose(self) -> None:
+            await anyio.lowlevel.checkpoint()
+            Early.closed += 1
+
+    class Early(family.lib.AsyncBaseTransport):  # type: ignore[misc,name-defined]  # of either family
+        closed = 0
+
+        async def handle_async_request(self, request: Any) -> Any:
+            await anext(aiter(request.stream))
+            return family.lib.Response(200, stream=Body())
+
+    return Early()
+
+
+@pytest.mark.anyio
+async def test_a_response_is_closed_where_the_body_of_its_request_fails_to_end(family: Family) -> None:
+    """It was answered before all was sent: the generator is closed, and what it raises surfaces. Nobody gets the response."""
+    inner = answers_early(family)
+
+    async def body() -> Any:
+        try:
+            yield b"a part"
+        finally:
+            raise KeyError("mine")
+
+    async with family.client(inner) as client:
+        with pytest.raises(KeyError, match="mine"):
+            await client.put(URL, content=body())
+
+    assert inner.closed == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("real_backend")
+@pytest.mark.parametrize("anyio_backend", ["real-plain"], indirect=True)
+async def test_a_response_is_closed_where_asyncio_cancels_the_end_of_its_request(family: Family) -> None:
+    """It cancels in spite of shields. The response had come, and its connection would be in use for ever."""
+    inner = answers_early(family)
+
+    async def body() -> Any:
+        try:
+            yield b"a part"
+        finally:
+            asyncio.current_task().cancel()  # type: ignore[union-attr]  # there is one
+            await anyio.lowlevel.checkpoint()
+
+    async with family.client(inner) as client:
+        with pytest.raises(asyncio.CancelledError):
+            await client.put(URL, content=body())
+
+    assert inner.closed == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("real_backend")
+@pytest.mark.parametrize("anyio_backend", ["real-plain"], indirect=True)
+async def test_a_response_is_closed_where_asyncio_cancels_the_end_of_its_iterator(family: Family) -> None:
+    """A transport around the real one may have a generator there that cleans up."""
+    closed: list[str] = []
+
+    class Body(family.lib.AsyncByteStream):  # type: ignore[misc,name-defined]  # of either family
+        async def __aiter__(self) -> Any:
+            try:
+                yield b"a part"
+            finally:
+                asyncio.current_task().cancel()  # type: ignore[union-attr]  # there is one
+                await anyio.lowlevel.checkpoint()
+
+        async def aclose(self) -> None:
+            closed.append("closed")
+
+    async def handler(_request: Any) -> Any:
+        return family.lib.Response(200, stream=Body())
+
+    async with family.client(family.lib.MockTransport(handler)) as client:
+        response = await client.send(client.build_request("GET", URL), stream=True)
+        await anext(response.aiter_raw())
+        with pytest.raises(asyncio.CancelledError):
+            await response.aclose()
+
+    assert closed == ["closed"]

@@ -50,6 +50,7 @@ async def send(sending: Sending) -> Exchange:
         sending.retries += 1
     if sending.engine.before_attempt is not None:
         await _prepare(sending, copy, attempt)
+    response: Any = None
     is_limited = sending.options.attempt_timeout is not None or sending.cut < math.inf
     seconds, is_total = _time_for(sending) if is_limited else (math.inf, False)
     try:
@@ -65,12 +66,22 @@ async def send(sending: Sending) -> Exchange:
         raise
     finally:
         if isinstance(request.stream, OneShotBody):
-            await request.stream.finish()
+            await _finish(sending, response)
     if response is None:
         raise _cut_off(sending, attempt, trace, is_total=is_total)
     if response.status_code == MISDIRECTED:
         sending.misdirected += 1
     return Exchange(response, sending)
+
+
+async def _finish(sending: Sending, response: Any) -> None:
+    """End the body of the request. Where that fails or is cancelled nobody gets the response: it is closed."""
+    try:
+        await sending.request.stream.finish()
+    except BaseException:
+        if response is not None:
+            await Exchange(response, sending).discard()
+        raise
 
 
 def _copy(sending: Sending, trace: Trace) -> Any:

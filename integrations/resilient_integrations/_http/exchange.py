@@ -145,8 +145,10 @@ class UpgradedStream:
         self._over = True
         try:
             with anyio.CancelScope(shield=True):
-                await close_iterator(self._parts)
-                await to_its_end(self._stream.aclose())
+                try:
+                    await close_iterator(self._parts)
+                finally:
+                    await to_its_end(self._stream.aclose())
         except Exception as defect:
             if not is_defect(defect):
                 raise
