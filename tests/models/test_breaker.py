@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from models.machines import Timed, runs, tried
+from models.machines import TICK, Timed, runs, tried
 from resilient.errors import CircuitOpen
 from resilient.outcome import CANCELLED, SUCCESS, Health, Kind, Verdict
 from resilient.strategies.circuit_breaker import BreakerCounts, CircuitBreaker
@@ -200,6 +200,17 @@ class Breaker(Timed):
     @rule(ticks=st.sampled_from([1, 1, 3, 8, 16, 40, 64, 90, 500]))
     def wait(self, ticks: int) -> None:
         self.ticks += ticks
+
+    @rule(verdicts=st.lists(st.sampled_from(VERDICTS), min_size=1, max_size=8))
+    def serve(self, verdicts: list[Verdict]) -> None:
+        """One call after the other, and first the wait for a probe: in many histories Hypothesis leaves all other rules out."""
+        if self.model.state == "open":
+            self.ticks += max(0, math.ceil((self.model.until - self.now) / TICK))
+        for verdict in verdicts:
+            before = len(self.permits)
+            self.call(1)
+            if len(self.permits) > before:
+                self.end(before, verdict)
 
     @rule(times=st.sampled_from([1, 1, 2, 4]))
     def call(self, times: int) -> None:

@@ -34,6 +34,16 @@ def test_a_rate_that_is_reached_exactly_trips(rate: float) -> None:
     assert (before, machine.current.name) == ("closed", "open")
 
 
+def test_below_the_rate_it_stays_closed() -> None:
+    """However many calls fail, or are slow, as long as they are less than that share."""
+    machine = breaker(slow_call=1.0, slow_rate=0.5)
+    drive(machine, 0.0, *[GOOD, BAD, GOOD] * 50)
+    for number in range(150):
+        drive(machine, 0.0, GOOD, latency=2.0 if number % 3 == 1 else 0.1)
+
+    assert machine.current.name == "closed"
+
+
 def test_few_calls_do_not_trip_a_rate() -> None:
     """The first failure of a day does not open it, nor the first nineteen."""
     machine = breaker()

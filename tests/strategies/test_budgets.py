@@ -121,6 +121,17 @@ def test_a_share_is_retuned() -> None:
     assert budget.window == 10
 
 
+def test_what_is_not_said_is_the_default() -> None:
+    """A fifth of the calls of ten seconds, and ten a second besides; every retry costs one."""
+    assert [getattr(RetryBudget(), name) for name in ("ratio", "window", "floor")] == [0.2, 10.0, 10.0]
+    assert (RetryBudget().throttled_cost, RetryBudget().transient_cost) == (1.0, 1.0)
+    assert [budget.name for budget in (RetryBudget(), TokenBudget(1), UnlimitedBudget())] == [
+        "retry_budget",
+        "token_budget",
+        "unlimited",
+    ]
+
+
 def test_a_budget_of_another_kind_is_no_template() -> None:
     """Its state would mean something else."""
     for budget in (RetryBudget(), TokenBudget(1), UnlimitedBudget()):

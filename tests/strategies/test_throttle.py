@@ -60,6 +60,14 @@ def passes(throttle: Throttle, now: float) -> bool:
 # -- settings
 
 
+def test_what_is_not_said_is_the_default() -> None:
+    """It acts where fewer than half of at least ten calls in ten seconds are accepted, and lets one in ten pass."""
+    throttle = Throttle()
+
+    assert (throttle.multiplier, throttle.window, throttle.minimum_calls, throttle.maximum) == (2.0, 10.0, 10, 0.9)
+    assert throttle.name == "throttle"
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
