@@ -8,7 +8,8 @@ httpx2 is in `resilient_integrations.httpx2`. What is promised of retries, bodie
 on HTTP semantics.
 """
 
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import httpx
 
@@ -29,10 +30,9 @@ class ResilientTransport(Transport, httpx.AsyncBaseTransport):  # noqa: D101  it
 
     family = Family(httpx)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_async_request(self, request: httpx.Request) -> Coroutine[Any, Any, httpx.Response]:
         """Send a request; the client calls it."""
-        response: httpx.Response = await self.engine.handle(request, self)
-        return response
+        return self.engine.handle(request, self)
 
 
 def wrap(client: C, **settings: Unpack[Settings]) -> C:

@@ -8,7 +8,8 @@ httpx is in `resilient_integrations.httpx`. What is promised of retries, bodies,
 on HTTP semantics.
 """
 
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import httpx2
 
@@ -29,10 +30,9 @@ class ResilientTransport(Transport, httpx2.AsyncBaseTransport):  # noqa: D101  i
 
     family = Family(httpx2)
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+    def handle_async_request(self, request: httpx2.Request) -> Coroutine[Any, Any, httpx2.Response]:
         """Send a request; the client calls it."""
-        response: httpx2.Response = await self.engine.handle(request, self)
-        return response
+        return self.engine.handle(request, self)
 
 
 def wrap(client: C, **settings: Unpack[Settings]) -> C:

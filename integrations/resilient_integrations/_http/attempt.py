@@ -40,7 +40,8 @@ it is. A TLS handshake that is cancelled instead leaves its socket to the garbag
 async def send(sending: Sending) -> Exchange:
     """Send the request once: the callee of the pipeline."""
     attempt, request = current_attempt(), sending.request
-    sending.transport.check_open()
+    if sending.transport.closed:
+        sending.transport.check_open()
     outer = sys.exception()
     trace = Trace(request.method, request.extensions.get("trace"))
     copy = _copy(sending, trace)
@@ -90,12 +91,15 @@ def _copy(sending: Sending, trace: Trace) -> Any:
     It is made by hand: `copy.copy` goes the way of pickle, and loses the body.
     """
     request = sending.request
-    copy: Any = object.__new__(request.__class__)
-    copy.__dict__.update(request.__dict__)
-    copy.headers = sending.engine.family.headers(request.headers)
-    copy.extensions = {**request.extensions, "trace": trace.hear, RESENDS: sending.sends}
+    headers = sending.engine.family.headers(request.headers)
     if sending.made_key is not None:
-        copy.headers["Idempotency-Key"] = sending.made_key
+        headers["Idempotency-Key"] = sending.made_key
+    extensions = {**request.extensions, "trace": trace.hear, RESENDS: sending.sends}
+    attributes = request.__dict__.copy()
+    attributes["headers"] = headers
+    attributes["extensions"] = extensions
+    copy: Any = object.__new__(request.__class__)
+    copy.__dict__ = attributes
     return copy
 
 

@@ -91,16 +91,13 @@ class Sending:
         self.options = options
         rest: Rest | None = request.extensions.get(_REST)
         if rest is None or rest.taken or rest.of == id(request):
-            self._begin()
+            now = clock.now()
+            self.window = now + engine.window
+            if options.timeout is not None:
+                self.total = seconds_of(options.timeout)
+                self.cut = now + self.total
         else:
             self._go_on(rest)
-
-    def _begin(self) -> None:
-        now = clock.now()
-        self.window = now + self.engine.window
-        if self.options.timeout is not None:
-            self.total = seconds_of(self.options.timeout)
-            self.cut = now + self.total
 
     def _go_on(self, rest: Rest) -> None:
         rest.taken = True

@@ -86,7 +86,7 @@ class Engine:
     async def handle(self, request: Any, transport: "Transport") -> Any:
         """Send a request of the client; the response."""
         transport.check_open()
-        if self.lost:
+        if self.lost.queue:
             self.lost.end_all()
         given = request.extensions.get(EXTENSION)
         options = self.options if given is None else self.options.but(given)
@@ -96,7 +96,7 @@ class Engine:
         if self._make_key is not None and not (sending.has_idempotent_method or sending.keyed):
             sending.make_key(self._make_key)
         try:
-            value = await self.pipeline.call(send, sending)
+            value = await self.pipeline.begin(send, (sending,), {})
         except Exception as error:
             forget(error)
             if isinstance(error, ResilienceError):

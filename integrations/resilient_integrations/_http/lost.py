@@ -19,15 +19,14 @@ __all__ = ("Lost",)
 class Lost:
     """The exchanges that wait for their end."""
 
-    def __init__(self) -> None:
-        self._queue: deque[Lingering] = deque()
+    __slots__ = ("queue",)
 
-    def __bool__(self) -> bool:
-        return bool(self._queue)
+    def __init__(self) -> None:
+        self.queue: deque[Lingering] = deque()
 
     def add(self, exchange: Lingering) -> None:
         """Note one, and see that it is ended soon."""
-        self._queue.append(exchange)
+        self.queue.append(exchange)
         with suppress(RuntimeError):  # no event loop of asyncio runs in this thread
             asyncio.get_running_loop().call_soon(self.end_all)
             return
@@ -37,5 +36,5 @@ class Lost:
 
     def end_all(self) -> None:
         """End them: what they held is given back."""
-        while self._queue:
-            self._queue.popleft().ended()
+        while self.queue:
+            self.queue.popleft().ended()
