@@ -1,6 +1,7 @@
 """Defects of the libraries below a client, as a failing network and cancellation bring them out; responses that nobody gets."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Generator
 from contextlib import suppress
 from types import SimpleNamespace, coroutine
@@ -351,3 +352,41 @@ async def test_a_response_is_closed_where_asyncio_cancels_the_end_of_its_iterato
             await response.aclose()
 
     assert closed == ["closed"]
+
+
+@pytest.mark.anyio
+@pytest.mark.filterwarnings("ignore:.* was dropped and not closed:ResourceWarning")
+async def test_a_response_that_was_dropped_is_free_though_httpcore_keeps_the_error_before_it(family: Family) -> None:
+    """It keeps that of an HTTP/2 connection, whose traceback leads to all frames above, and from there to the response."""
+    kept: list[OSError] = []
+
+    class Body(family.lib.AsyncByteStream):  # type: ignore[misc,name-defined]  # of either family
+        async def __aiter__(self) -> Any:
+            yield b"whole"
+
+    class Keeps(family.lib.AsyncBaseTransport):  # type: ignore[misc,name-defined]  # of either family
+        async def handle_async_request(self, request: Any) -> Any:
+            await request.extensions["trace"]("http2.send_request_headers.started", {"stream_id": 1})
+            if kept:
+                return family.lib.Response(200, stream=Body())
+            try:
+                await self._read()
+            except OSError as error:
+                raise family.lib.ReadError("mapped") from error
+
+        async def _read(self) -> None:
+            kept.append(OSError("connection lost"))
+            raise kept[0]
+
+    async with family.client(Keeps()) as client:
+
+        async def drop() -> int:
+            response = await client.send(client.build_request("GET", URL), stream=True)
+            return int(response.status_code)
+
+        assert await drop() == 200
+
+        gc.collect()
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+        assert_nothing_is_left(client._transport, None)

@@ -21,7 +21,7 @@ from resilient_integrations._http.bodies import OneShotBody
 from resilient_integrations._http.call import Sending
 from resilient_integrations._http.classify import MISDIRECTED, error_verdict
 from resilient_integrations._http.defects import as_it_should_be
-from resilient_integrations._http.evidence import Evidence, Sent, Trace, examine
+from resilient_integrations._http.evidence import Evidence, Sent, Trace, examine, let_go
 from resilient_integrations._http.exchange import Exchange
 from resilient_integrations._http.failure import CUT, cut_off, remember
 from resilient_integrations._http.options import seconds_of
@@ -62,6 +62,8 @@ async def send(sending: Sending) -> Exchange:
     except Exception as error:
         shown = as_it_should_be(error, sending.engine.family.package, request, written=trace.written)
         remember(shown, sending, error_verdict(shown, examine(error, trace, outer), idempotent=sending.idempotent))
+        if trace.stream_id is not None:
+            let_go(error, outer)
         if shown is not error:
             raise shown from error
         raise

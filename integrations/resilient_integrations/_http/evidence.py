@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, cast
 
-__all__ = ("Evidence", "Sent", "Trace", "examine")
+__all__ = ("Evidence", "Sent", "Trace", "examine", "let_go")
 
 UserTrace = Callable[[str, Any], Awaitable[object]]
 
@@ -121,6 +121,18 @@ def examine(error: BaseException, trace: Trace, outer: BaseException | None) -> 
         if _is(cause, "h11", "RemoteProtocolError"):
             return Evidence(sent, "malformed_response", by_proxy=by_proxy)
     return Evidence(sent, by_proxy=by_proxy)
+
+
+def let_go(error: BaseException, outer: BaseException | None) -> None:
+    """Take the tracebacks from all that an exception was made of, but for its own; the arguments are those of `examine`.
+
+    httpcore keeps the exception that ended an HTTP/2 connection, for all of its streams, as long as the connection is known to
+    its pool. A traceback keeps the frames that it passed, these the ones that called them, and so what the caller holds: a
+    response that it got from a later attempt and dropped would never be collected, and its permit never come back.
+    """
+    for cause in _causes(error, outer):
+        if cause is not error and isinstance(cause, BaseException):
+            cause.__traceback__ = None
 
 
 def _is_spared(goaway: Any, trace: Trace) -> bool:
