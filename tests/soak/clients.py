@@ -36,7 +36,7 @@ class Tally:
         calls: how many there were.
         outcomes: statuses, and names of exceptions.
         again: how often a request came to the server once more: those that may.
-        wrong: what must not have happened.
+        wrong: what must not have happened, each as `kind: which`.
 
     """
 
@@ -146,7 +146,7 @@ class Call:
         body = response.content if got is None else got
         right = self.body
         if response.status_code == 200 and body != (right[: len(body)] if self.reading == "left early" else right):
-            msg = f"{self}: a wrong body, {len(body)} bytes for {len(right)}"
+            msg = f"a wrong body: {len(body)} bytes for {len(right)} of {self}"
             raise AssertionError(msg)
         return str(response.status_code)
 
@@ -172,8 +172,10 @@ async def make_calls(client: Any, dropper: Any, url: str, calls: list[Call], wor
                 tally.outcomes[await made_in_spite_of_refusals(call, client, dropper, url)] += 1
             except errors as error:
                 tally.outcomes[type(error).__name__] += 1
+            except AssertionError as wrong:
+                tally.wrong.append(str(wrong))
             except Exception as error:  # noqa: BLE001  it is reported, and the others go on
-                tally.wrong.append(f"{call}: {error!r}")
+                tally.wrong.append(f"an exception that is not the client's: {error!r} of {call}")
 
     async with anyio.create_task_group() as tasks:
         for _ in range(workers):
@@ -187,8 +189,8 @@ def judge(tally: Tally, calls: list[Call], ledger: Ledger) -> None:
         if call.may_come_twice:
             tally.again += max(0, ledger.arrived[call.number] - 1)
         elif ledger.posts[call.number] > 1:
-            tally.wrong.append(f"{call}: the server acted {ledger.posts[call.number]} times")
+            tally.wrong.append(f"a POST that was acted on twice: {ledger.posts[call.number]} times, {call}")
     if ledger.garbled:
-        tally.wrong.append(f"on {ledger.garbled} connections the server could not go on decoding")
+        tally.wrong.append(f"headers that cannot be decoded: on {ledger.garbled} connections")
     tally.wrong += ledger.wrong
     ledger.wrong.clear()

@@ -71,7 +71,7 @@ class _Request:
         self.received = bytearray()
         ledger.arrived[self._number] += 1
         if self._number < ledger.first:
-            ledger.wrong.append(f"request {self._number} came after its call had ended")
+            ledger.wrong.append(f"a request whose call had ended: {self._number}")
         self.status = self._decide(protocol)
         if self._has_body and self.status in {200, 503}:
             ledger.posts[self._number] += 1
@@ -95,7 +95,7 @@ class _Request:
         right = body_of(self._number, self._size)
         if self._has_body and bytes(self.received) != right:
             self._ledger.wrong.append(
-                f"request {self._number} came with {len(self.received)} bytes, not the {self._size} right ones"
+                f"a wrong body of a request: {self._number} came with {len(self.received)} bytes, not the {self._size} right ones"
             )
         if self.status != 200:
             return b"not now"

@@ -62,8 +62,7 @@ async def send(sending: Sending) -> Exchange:
     except Exception as error:
         shown = as_it_should_be(error, sending.engine.family.package, request, written=trace.written)
         remember(shown, sending, error_verdict(shown, examine(error, trace, outer), idempotent=sending.idempotent))
-        if trace.stream_id is not None:
-            let_go(error, outer)
+        let_go(error, trace, outer)
         if shown is not error:
             raise shown from error
         raise

@@ -123,14 +123,14 @@ def examine(error: BaseException, trace: Trace, outer: BaseException | None) -> 
     return Evidence(sent, by_proxy=by_proxy)
 
 
-def let_go(error: BaseException, outer: BaseException | None) -> None:
-    """Take the tracebacks from all that an exception was made of, but for its own; the arguments are those of `examine`.
+def let_go(error: BaseException, trace: Trace, outer: BaseException | None) -> None:
+    """Over HTTP/2: take the tracebacks from all that an exception was made of, not its own. The arguments are those of `examine`.
 
     httpcore keeps the exception that ended an HTTP/2 connection, for all of its streams, as long as the connection is known to
     its pool. A traceback keeps the frames that it passed, these the ones that called them, and so what the caller holds: a
     response that it got from a later attempt and dropped would never be collected, and its permit never come back.
     """
-    for cause in _causes(error, outer):
+    for cause in _causes(error, outer) if trace.stream_id is not None else ():
         if cause is not error and isinstance(cause, BaseException):
             cause.__traceback__ = None
 
