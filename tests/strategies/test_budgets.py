@@ -149,13 +149,15 @@ class Loan(Budget):
     def __init__(self) -> None:
         super().__init__("loan")
         self.lent = 0
+        self.returned: list[float] = []  # when
 
     def pay(self, now: float, *, throttled: bool = False, times: float = 1.0) -> tuple[Spending | None, float]:
         self.lent += 1
         return Spending(self.take_back, self.take_back), times
 
-    def take_back(self, _: float) -> None:
+    def take_back(self, now: float) -> None:
         self.lent -= 1
+        self.returned.append(now)
 
     def left(self, now: float) -> float:
         return 1.0 if now >= 0 else math.nan
@@ -200,7 +202,7 @@ async def test_what_is_lent_comes_back_when_the_attempt_has_ended(outcome: objec
         await Retry(on=Failure, attempts=2, backoff=SECOND, budget=budget).call(callee)
 
     assert during == [0, 1]
-    assert budget.lent == 0
+    assert (budget.lent, budget.returned) == (0, [1.0])
 
 
 async def test_what_is_lent_comes_back_when_the_attempt_is_cancelled() -> None:

@@ -6,9 +6,10 @@ import pytest
 from helpers import RETRY, Failure, Fatal, Script, cancelled_after
 from resilient import clock
 from resilient.context import current_attempt
+from resilient.errors import CircuitOpen
 from resilient.observe.timeline import record_timeline, timeline_of
 from resilient.strategies.backoff import Constant
-from resilient.strategies.budget import RetryBudget
+from resilient.strategies.budget import RetryBudget, TokenBudget
 from resilient.strategies.retry import Retry
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +33,36 @@ async def test_the_loop_form_tries_a_block_until_it_works() -> None:
     assert seen == [(1, "original", 1), (2, "retry", 2), (3, "retry", 3)]
     assert clock.now() == 2
     assert current_attempt().number == 1
+
+
+async def test_inside_of_a_call_the_attempt_around_is_current_again_after_a_block() -> None:
+    """Whoever asks then is asked about the call."""
+
+    async def callee() -> list[bool]:
+        around, seen = current_attempt(), list[bool]()
+        async for attempt in RETRY:
+            with attempt:
+                seen.append(current_attempt() is around)
+            seen.append(current_attempt() is around)
+        return seen
+
+    with record_timeline():
+        seen = await RETRY.call(callee)
+
+    assert seen == [False, True]
+
+
+async def test_a_block_that_was_refused_further_in_is_not_paid_for() -> None:
+    """What it sent was sent to nobody."""
+    budget = TokenBudget(5)
+    with pytest.raises(CircuitOpen):  # noqa: PT012  the loop is what raises
+        async for attempt in RETRY.replace(budget=budget):
+            with attempt:
+                if attempt.number > 1:
+                    raise CircuitOpen
+                raise Failure
+
+    assert budget.statistics().left == 5
 
 
 async def test_the_last_error_of_the_loop_form_surfaces_as_it_is() -> None:

@@ -13,6 +13,7 @@ from resilient.pipeline import Pipeline
 from resilient.strategies.backoff import Constant
 from resilient.strategies.budget import RetryBudget
 from resilient.strategies.circuit_breaker import CircuitBreaker
+from resilient.strategies.rate_limit import TokenBucket
 from resilient.strategies.retry import Retry
 
 pytestmark = pytest.mark.anyio
@@ -227,3 +228,17 @@ async def test_the_classifier_of_the_pipeline_is_used_where_it_has_none() -> Non
     pipeline = Pipeline(Retry(backoff=SECOND), classify=VALUES)
 
     assert await pipeline.call(Script(503, 200)) == 200
+
+
+async def test_a_retry_that_comes_when_the_gate_is_ready_is_made() -> None:
+    """In the very instant."""
+    pipeline = Pipeline(RETRY, TokenBucket(1, max_wait=0))
+
+    assert await pipeline.call(Script(Failure(), 1)) == 1
+
+
+async def test_rejections_that_are_retried_do_not_hide_the_error_before_them() -> None:
+    """However many there are."""
+    error = Failure("the real one")
+    with pytest.raises(Failure, match="the real one"):
+        await Retry(on=(Failure, CircuitOpen), backoff=SECOND, attempts=4).call(Script(error, CircuitOpen()))

@@ -1,3 +1,4 @@
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
@@ -5,7 +6,7 @@ import pytest
 
 from helpers import BUSY, RETRY, SECOND, Failure, Fatal, Script, on_errors
 from resilient.errors import RetryableError
-from resilient.observe.events import AttemptFinished, RetryScheduled, RetryStopped
+from resilient.observe.events import AttemptFinished, CallFinished, RetryScheduled, RetryStopped
 from resilient.observe.timeline import Timeline, record_timeline, timeline_of
 from resilient.outcome import Kind
 from resilient.pipeline import Pipeline
@@ -24,6 +25,40 @@ async def test_an_error_that_surfaces_carries_what_happened() -> None:
     timeline = timeline_of(caught.value)
     assert isinstance(timeline, Timeline)
     assert [type(event) for event in timeline.events] == [AttemptFinished, RetryScheduled, AttemptFinished, RetryStopped]
+
+
+async def in_blocks(retry: Retry, callee: Script) -> None:
+    async for attempt in retry:
+        with attempt:
+            await callee()
+
+
+@pytest.mark.parametrize("run", [Retry.call, in_blocks])
+async def test_the_record_says_all_of_each_attempt_and_of_each_decision(
+    run: Callable[[Retry, Script], Awaitable[object]],
+) -> None:
+    """When it began and ended, why, of how many, and what came of it; listeners hear the same."""
+    await anyio.sleep(5)
+    with record_timeline() as heard, pytest.raises(Failure) as caught:
+        await run(RETRY.replace(attempts=2), Script(Failure(), seconds=0.5))
+    record = timeline_of(caught.value)
+    assert record is not None
+    first, last = record.events[0], heard.events[-1]
+    assert isinstance(first, AttemptFinished)
+    assert isinstance(last, CallFinished)
+    call_id, verdict = first.call_id, first.verdict
+
+    assert list(record.events) == [
+        AttemptFinished(at=5.5, call_id=call_id, number=1, kind="original", started=5.0, verdict=verdict, error="Failure"),
+        RetryScheduled(
+            at=5.5, call_id=call_id, number=1, attempts=2, verdict=verdict, error="Failure", delay=1.0, delay_source="backoff"
+        ),
+        AttemptFinished(at=7.0, call_id=call_id, number=2, kind="retry", started=6.5, verdict=verdict, error="Failure"),
+        RetryStopped(at=7.0, call_id=call_id, attempts=2, reason="attempts_exhausted", verdict=verdict, error="Failure"),
+    ]
+    assert [event for event in heard.events if type(event) in {AttemptFinished, RetryScheduled, RetryStopped}] == record.events
+    assert (last.at, last.started, last.error, last.attempts) == (7.0, 5.0, "Failure", 2)
+    assert caught.value.__notes__ == ["resilient: 2 attempts in 2 s (retryable_error ×2); stopped: attempts_exhausted"]
 
 
 async def test_a_permanent_error_carries_its_one_attempt() -> None:
