@@ -9,8 +9,8 @@ connection in use, as many tasks and file descriptors as before it, and one more
 no growth of the memory that Python has given out. What is called, and the faults, follow from the seed; which call meets which
 fault also depends on timing.
 
-What is found is ours, with one exception, which is counted apart: places in the pool of an HTTP/2 client, where no permit of ours
-is out. Whose they are is shown by the control: two lives more over HTTP/2, in the same weather, of the plain client.
+What is found is ours, with one exception, which is counted apart: places in the pool of httpx over HTTP/2. A control follows: two
+lives more over HTTP/2, in the same weather, of the plain client. It shows what is found without us.
 
 All mutable state: the `Report`.
 """
@@ -97,9 +97,9 @@ class Report:
         requests: that arrived at the server.
         faults: how often the weather changed.
         connections: through the proxy.
-        below: rounds in which the pool of an HTTP/2 client lost places. Where the first request of a connection is cancelled
-            while it counts streams, httpcore releases its semaphore too often, and each response of that connection fails in
-            its closing.
+        below: rounds in which the pool of httpx lost places over HTTP/2. Where the first request of a connection is cancelled
+            while it counts streams, httpcore 1.0 releases its semaphore too often, and each response of that connection fails
+            in its closing. httpcore2 does not.
         seconds: how long it took.
         memory: blocks of memory that Python has given out after each round, with the calls up to then.
 
@@ -218,7 +218,7 @@ class Life:
         report.memory.append((report.tally.calls, sys.getallocatedblocks()))
 
     def look_what_is_out(self) -> None:
-        """Note what was lost in this round. Over HTTP/2 a place in the pool is httpcore's own to lose: see `Report.below`."""
+        """Note what was lost in this round. A place in the pool may be httpcore's own to lose: see `Report.below`."""
         report, strategies = self.report, [] if self.cell.is_plain else gates(self.client._transport)
         names = "active", "queued", "in_flight", "probes_out"
         permits = sum(getattr(gate.statistics(), name, 0) for gate in strategies for name in names)
@@ -227,7 +227,8 @@ class Life:
             report.tally.wrong.append(f"permits that stay: {strategies} after round {report.rounds}")
         if places > self.places:
             lost = f"places in the pool that stay: {places}, {self.places} before round {report.rounds}"
-            (report.below if self.cell.protocol == "h2" else report.tally.wrong).append(lost)
+            of_httpcore = self.cell.protocol == "h2" and self.cell.family.lib is httpx
+            (report.below if of_httpcore else report.tally.wrong).append(lost)
         self.permits, self.places = permits, places
 
     async def call_in_fair_weather(self, number: int, url: str) -> None:
