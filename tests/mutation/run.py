@@ -32,11 +32,13 @@ TESTS: dict[str, str] = {
     " models/test_breaker",
     "windows": "strategies/test_windows models/test_windows",
     "slots": "models/test_gates strategies/test_bulkhead strategies/test_bulkhead_waits strategies/test_bulkhead_cancellation"
-    " strategies/test_rejections strategies/test_retuning strategies/test_adaptive_limit models/test_slots",
+    " strategies/test_rejections strategies/test_waited strategies/test_retuning strategies/test_adaptive_limit"
+    " models/test_slots",
     "flow": "strategies/test_rate_limit strategies/test_rate_limit_exactness strategies/test_leaky_bucket"
     " strategies/test_retuning strategies/test_adaptive_rate strategies/test_quota models/test_gates models/test_buckets",
     "limiter": "models/test_gates strategies/test_rate_limit strategies/test_rate_limit_waits strategies/test_rate_limit_returns"
-    " strategies/test_rejections strategies/test_quota strategies/test_sliding_window models/test_queues models/test_buckets",
+    " strategies/test_rejections strategies/test_waited strategies/test_quota strategies/test_sliding_window"
+    " models/test_queues models/test_buckets",
     "sliding_window": "models/test_gates strategies/test_sliding_window strategies/test_quota models/test_sliding_windows",
     "budget": "strategies/test_budget strategies/test_budgets strategies/test_hedge_tells models/test_budgets",
     "backoff": "strategies/test_backoff models/test_calls",
