@@ -58,6 +58,8 @@ PATIENCE: Final = 0.4
 LAPS: Final = 2
 GROWTH: Final = 3.0
 """Blocks of memory by which a life may grow with each call, while caches fill: a tenth of a response and its request."""
+ENOUGH: Final = 10
+"""Rounds without which nothing can be said about that: in the first ones most caches fill."""
 STAYING: Final = 0.5
 """Blocks by which the process may grow with each call of the second lap: one object that stays, in half of the calls."""
 RESIDENT: Final = 32.0
@@ -118,7 +120,7 @@ class Report:
     def growth(self) -> float:
         """Blocks for each call, in the later two thirds of the rounds: the slope of the straight line through them."""
         points = self.memory[len(self.memory) // 3 :]
-        if len(points) < 4:
+        if len(points) < ENOUGH:
             return 0.0
         middle, level = (sum(values) / len(points) for values in zip(*points, strict=True))
         slope: float = sum((x - middle) * (y - level) for x, y in points) / sum((x - middle) ** 2 for x, _ in points)
