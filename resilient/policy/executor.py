@@ -345,7 +345,11 @@ class Protected(Strategy):
         return self._executor().call(self.key, fn, *args, **kwargs)
 
     async def run(self, call: Step, attempt: Attempt) -> Any:
-        return await self._executor().call(self.key, call, attempt)
+        deadline = attempt.deadline
+        try:
+            return await self._executor().call(self.key, call, attempt)
+        finally:
+            attempt.deadline = deadline  # that of our own call is none of those around us
 
     def __repr__(self) -> str:
         return f"<protect {self.key!r}>"

@@ -125,6 +125,12 @@ class Gate(Strategy):
         """The rejection for a caller that will not wait. `now` is the time of the decision."""
         raise NotImplementedError
 
+    def kept(self, permit: Permit, now: float) -> Permit:
+        """The permit that it granted at `now`, for a call that waits for another gate before it goes on: `settle` will not be
+        told of that time. The default is the same one.
+        """
+        return permit
+
     async def wait(self, deadline: float) -> Permit:
         """Wait for a permit. Raises `Rejected` as soon as it cannot come in time.
 
@@ -157,17 +163,20 @@ class Gate(Strategy):
 
         """
         if not _switch.enabled:
-            return Lease(self, _UNCOUNTED)
-        granted = False
+            return Lease(self, _UNCOUNTED, clock.now())
+        now, granted = clock.now(), False
         try:
-            permit = self.admit(clock.now()) or await self.wait(math.inf)
+            permit = self.admit(now)
+            if permit is None:
+                permit = await self.wait(math.inf)
+                now = clock.now()
             granted = True
         except Rejected as rejection:
             leave_rejection(self, rejection)
             raise
         finally:
             announce(self, granted=granted)
-        return Lease(self, permit)
+        return Lease(self, permit, now)
 
     def acquire_nowait(self) -> "Lease":
         """Take a permit by hand, at once.
@@ -177,7 +186,7 @@ class Gate(Strategy):
 
         """
         if not _switch.enabled:
-            return Lease(self, _UNCOUNTED)
+            return Lease(self, _UNCOUNTED, clock.now())
         now, granted = clock.now(), False
         try:
             permit = self.admit(now)
@@ -189,7 +198,7 @@ class Gate(Strategy):
             raise
         finally:
             announce(self, granted=granted)
-        return Lease(self, permit)
+        return Lease(self, permit, now)
 
     def permit(self) -> "PermitBlock":
         """An async block that holds a permit: `async with gate.permit(): ...`."""
@@ -201,10 +210,10 @@ class Lease:
 
     __slots__ = ("_gate", "_permit", "_returned", "_started")
 
-    def __init__(self, gate: Gate, permit: Permit) -> None:
+    def __init__(self, gate: Gate, permit: Permit, started: float) -> None:
         self._gate = gate
         self._permit: Permit | None = permit
-        self._started = clock.now()
+        self._started = started  # when it was granted
         self._returned: tuple[Verdict, float] | None = None
 
     def returned(self, verdict: Verdict = SUCCESS) -> None:
@@ -268,7 +277,7 @@ class PermitBlock:
             lease.settle(error)
 
 
-async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
+async def guarded(  # noqa: C901, PLR0912, PLR0915  the hard contracts, in one place
     gates: Sequence[Gate],
     judged: bool,  # noqa: FBT001  steps are called by position
     call: Step,
@@ -293,6 +302,7 @@ async def guarded(  # noqa: C901, PLR0912  the hard contracts, in one place
         for gate in gates:
             permit = gate.admit(started)
             if permit is None:
+                held = [each.kept(granted, started) for each, granted in zip(gates, held, strict=False)]
                 permit = await _wait(gate, attempt_of(attempt))
                 started = clock.now()
             held.append(permit)

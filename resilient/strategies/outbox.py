@@ -8,7 +8,7 @@ All mutable state: the events, whether they are being told, and the run: its len
 `outboxes`, as long as there are outboxes.
 """
 
-from typing import Final
+from typing import Final, Self
 
 from resilient.observe.events import Event, RejectionsEnded
 
@@ -29,13 +29,16 @@ class Outbox:
 
     __slots__ = ("began", "events", "reason", "rejections", "telling")
 
+    def __new__(cls) -> Self:
+        outboxes.append(None)  # here, as a copy is made without `__init__`, and deleted all the same
+        return super().__new__(cls)
+
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.telling = False
         self.rejections = 0  # of the run; 0 where none goes on
         self.began = 0.0
         self.reason = ""
-        outboxes.append(None)
 
     def __del__(self) -> None:
         outboxes.pop()

@@ -12,6 +12,7 @@ from resilient._arguments import Duration, integer, number, seconds
 from resilient.outcome import Verdict
 from resilient.strategies.flow import Flow, FlowSettings
 from resilient.strategies.gate import Permit
+from resilient.strategies.limiter import Tokens
 
 __all__ = ("TokenBucket", "TokenBucketStatistics")
 
@@ -87,6 +88,9 @@ class TokenBucket(Flow):
         """It is the permit of those who took one token at once; that of a refused call goes back where it was the last."""
         if verdict.rejected and abs((now - latency) * 1e9 - self._taken_at) < _INSTANT:
             self.put_back(1, self._taken_at)
+
+    def kept(self, permit: Permit, now: float) -> Permit:
+        return Tokens((self, 1, (now * 1e9).__round__())) if permit is self else permit
 
     @property
     def burst(self) -> int:

@@ -5,6 +5,7 @@ loop decides synchronously (`decide`: from a verdict to "wait so long" or "stop,
 it sleeps and runs the next attempt outside of any `except` block. The same loop drives `async for attempt in retry`.
 """
 
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
@@ -114,7 +115,9 @@ class Retry(Strategy):
         """The first attempt (an `Attempt`, or `Plain`); what follows a failed one is `_go_on`."""
         classifier = self.classifier
         started = clock.now()
+        deadline = math.inf
         if type(attempt) is Attempt:
+            deadline = attempt.deadline
             classifier = classifier or attempt.classifier
             if not self.plain:
                 self._enter(attempt, started)
@@ -124,18 +127,22 @@ class Retry(Strategy):
             raise TypeError(_NOBODY_SAYS)
         value = error = None
         try:
-            value = await call(attempt)
-        except Exception as caught:  # noqa: BLE001  the verdict says what it is; cancellation is no Exception
-            error = caught
-        if error is None and classifier.values is None:
-            return value
-        if type(attempt) is list:
-            attempt = attempt_of(attempt)
-        if error is None and attempt.verdict(value, error=False, classifier=self.classifier).kind is Kind.SUCCESS:
-            return value
-        rest = self._go_on(call, inside, attempt, value, error, started)
-        del value, error  # an exception keeps its frames, and they what they hold: not across a wait
-        return await rest
+            try:
+                value = await call(attempt)
+            except Exception as caught:  # noqa: BLE001  the verdict says what it is; cancellation is no Exception
+                error = caught
+            if error is None and classifier.values is None:
+                return value
+            if type(attempt) is list:
+                attempt = attempt_of(attempt)
+            if error is None and attempt.verdict(value, error=False, classifier=self.classifier).kind is Kind.SUCCESS:
+                return value
+            rest = self._go_on(call, inside, attempt, value, error, started)
+            del value, error  # an exception keeps its frames, and they what they hold: not across a wait
+            return await rest
+        finally:
+            if self.timeout is not None and type(attempt) is Attempt:
+                attempt.deadline = deadline  # our window is none of a retry's around us
 
     async def _go_on(
         self, call: Step, inside: Inside, attempt: Attempt, value: Any, error: Exception | None, started: float

@@ -9,7 +9,20 @@ import anyio
 import pytest
 
 from integrations.redis_servers import RedisServer, until
-from resilient import Event, Gate, Pipeline, Policy, RateLimited, Rejected, Retry, clock, deadline, listening
+from resilient import (
+    CircuitBreaker,
+    CircuitOpen,
+    Event,
+    Gate,
+    Pipeline,
+    Policy,
+    RateLimited,
+    Rejected,
+    Retry,
+    clock,
+    deadline,
+    listening,
+)
 from resilient.observe.events import Waited
 from resilient_integrations.redis import RedisStore, RedisTokenBucket, StoreUnavailable
 
@@ -252,6 +265,17 @@ async def test_without_a_store_each_process_decides_by_itself() -> None:
     assert allowed == [True] * 4
     assert denied.value.retry_after is not None
     assert known == [0.0, True, True]
+
+
+async def test_a_token_that_was_taken_without_the_store_comes_back_too() -> None:
+    """Also that of a call which asked the store first, and so has waited."""
+    async with RedisStore("redis://127.0.0.1:1") as store:
+        bucket = RedisTokenBucket(store, 0.001, burst=2, max_wait=0, name="api")
+        for _ in range(3):
+            with pytest.raises(CircuitOpen):
+                await Pipeline(bucket, CircuitBreaker(initial="isolated")).call(nothing)
+
+    assert round(bucket.statistics().tokens) == 2
 
 
 async def passes(gate: Gate) -> bool:

@@ -94,6 +94,16 @@ async def test_a_protected_key_is_a_strategy() -> None:
     assert await Pipeline(Protected(lambda: resilience, "a")).call(callee) == 1
 
 
+async def test_the_window_of_a_policy_is_none_of_a_retry_around_it() -> None:
+    """It ends the attempts of the policy's own retry, and those of the outer one go on."""
+    brief = Policy(retry=Retry(on=Failure, backoff=[2], timeout=1))
+    callee = Script(Failure(), Failure(), 1)
+    around = Retry(on=Failure, backoff=[5])
+
+    assert await Pipeline(around, Resilience(policies={"a": brief}).protect("a")).call(callee) == 1
+    assert callee.at == [0, 5, 10]
+
+
 async def test_what_runs_knows_its_key_and_its_policy() -> None:
     """Number and kind of the attempt, the id of the policy, how many attempts it allows."""
     resilience = Resilience(policies={GET_USER: TWICE})

@@ -147,7 +147,7 @@ def test_a_strategy_in_the_place_of_another_one_is_refused(name: str) -> None:
 
 
 def test_the_http_preset_has_the_published_defaults() -> None:
-    """Three attempts, full jitter from 0.1 to 5 s, a budget, a window of 30 s, a breaker that opens for a second; and nothing else."""
+    """Three attempts, full jitter from 0.1 to 5 s, a budget, a window of 30 s, a breaker that opens for a second; no more."""
     policy = Policy.http()
     retry = policy.retry
 

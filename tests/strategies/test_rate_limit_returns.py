@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 from typing import Any, Literal
 
 import anyio
@@ -78,6 +79,51 @@ async def test_tokens_taken_by_hand_come_back_where_the_block_was_refused() -> N
         raise OSError("sent")
 
     assert (after_refusal, bucket.statistics().tokens) == (10, 6)
+
+
+@pytest.mark.parametrize("how", ["acquire", "acquire_nowait", "permit"])
+async def test_time_goes_by_while_a_token_is_taken_by_hand(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No two looks at a real clock give the same time. What is refused in the block comes back all the same."""
+    ticks = itertools.count(1_000)
+    monkeypatch.setattr(clock, "now", lambda: next(ticks) / 1e6)
+    bucket = TokenBucket(1e-6, burst=3)
+    with pytest.raises(CircuitOpen):
+        await hold_and_be_refused(bucket, how)
+
+    assert round(bucket.statistics().tokens, 3) == 3
+
+
+async def hold_and_be_refused(bucket: TokenBucket, how: str) -> None:
+    """A block that is refused further in."""
+    if how == "permit":
+        async with bucket.permit():
+            raise CircuitOpen
+    with await bucket.acquire() if how == "acquire" else bucket.acquire_nowait():
+        raise CircuitOpen
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_token_comes_back_from_a_call_that_waited_further_in(others: int) -> None:
+    """It was taken before the wait. One that somebody took since, be it at its very end, stays spent."""
+    bucket, bulkhead, breaker = TokenBucket(1, burst=1), Bulkhead(1, max_queue=1), CircuitBreaker(initial="isolated")
+    async with tasks() as group:
+        slot = bulkhead.acquire_nowait()
+        group.start_soon(refused_in, Pipeline(bucket, bulkhead, breaker))
+        await ticks(3)
+        await anyio.sleep(1 if others else 0.5)
+        for _ in range(others):
+            bucket.acquire_nowait()
+        slot.settle()
+        await ticks(5)
+        left = bucket.statistics().tokens
+
+    assert left == (0 if others else 1)
+
+
+async def refused_in(pipeline: Pipeline) -> None:
+    """A call that the breaker refuses."""
+    with pytest.raises(CircuitOpen):
+        await pipeline.call(give, 1)
 
 
 async def test_a_token_that_others_have_built_upon_stays_spent() -> None:

@@ -1,6 +1,8 @@
 """An overload does not flood the log: the first refusal of a run is a line, the others are counted, and the number is told."""
 
 import contextlib
+import copy
+import gc
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +17,7 @@ from resilient.observe.listeners import listening
 from resilient.pipeline import Pipeline
 from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.gate import Gate
+from resilient.strategies.outbox import outboxes
 from resilient.strategies.rate_limit import TokenBucket
 from resilient.strategies.sliding_window import SlidingWindow
 from strategies.callers import through
@@ -172,3 +175,17 @@ async def test_each_key_has_runs_of_its_own(told: Callable[[], list[str]]) -> No
 
 async def anything(_: str) -> None:
     """It is called."""
+
+
+def test_a_copy_of_a_gate_takes_nothing_from_the_others() -> None:
+    """Guards look for events where there are outboxes at all: a copy that is made and thrown away must not change the number."""
+    gate = Bulkhead(1)
+    gate.acquire_nowait()
+    with pytest.raises(Rejected):
+        gate.acquire_nowait()
+    before = len(outboxes)
+    copy.deepcopy(gate)
+    gc.collect()
+
+    assert gate.outbox is not None
+    assert len(outboxes) == before

@@ -193,6 +193,15 @@ async def test_a_free_repetition_keeps_to_the_deadline_too() -> None:
     assert callee.calls == 1
 
 
+async def test_the_window_of_a_retry_is_none_of_a_retry_around_it() -> None:
+    """The inner one gives up in time; the outer one tries again when it wants to."""
+    callee = Script(Failure(), Failure(), 1)
+    pipeline = Pipeline(Retry(on=Failure, backoff=[5]), Retry(on=Failure, backoff=[2], timeout=1))
+
+    assert await pipeline.call(callee) == 1
+    assert callee.at == [0, 5, 10]
+
+
 @pytest.mark.parametrize("value", [1, Failure()], ids=["value", "error"])
 async def test_a_classifier_that_raises_does_not_hide_the_outcome(value: Any) -> None:
     """The call ends, with what the callee gave."""

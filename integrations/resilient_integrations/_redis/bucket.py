@@ -129,7 +129,10 @@ class RedisTokenBucket(SharedGate, TokenBucket):
     def _admit_alone(self, now: float, tokens: int) -> Permit | None:
         if self.where.on_store_error == "deny":
             raise self.where.unavailable(self.name, now)
-        return _Free((self, tokens, 0)) if self.where.on_store_error == "allow" else super().admit(now, tokens)
+        if self.where.on_store_error == "allow":
+            return _Free((self, tokens, 0))
+        permit = super().admit(now, tokens)
+        return None if permit is None else self.kept(permit, now)  # who has asked the store has waited
 
     async def _take_there(self, tokens: int, deadline: float, patience: float) -> Tokens | None:
         """Take tokens in the store, and wait for their time. None where it does not answer."""
