@@ -43,7 +43,8 @@ TESTS: dict[str, str] = {
     "budget": "strategies/test_budget strategies/test_budgets strategies/test_hedge_tells models/test_budgets",
     "backoff": "strategies/test_backoff models/test_calls",
     "retry_loop": "strategies/test_retry strategies/test_retry_stops strategies/test_retry_tells"
-    " strategies/test_retry_loop_form strategies/test_budget strategies/test_rejections observe/test_timeline"
+    " strategies/test_retry_loop_form strategies/test_budget strategies/test_budgets strategies/test_rejections"
+    " observe/test_timeline observe/test_live_listeners"
     " models/test_calls",
     "throttle": "models/test_gates strategies/test_throttle models/test_throttle",
     "latency": "strategies/test_latency models/test_latency",

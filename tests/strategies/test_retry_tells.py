@@ -1,5 +1,6 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 import pytest
@@ -8,10 +9,12 @@ from helpers import BUSY, RETRY, SECOND, Failure, Fatal, Script, on_errors
 from resilient.errors import RetryableError
 from resilient.observe.events import AttemptFinished, CallFinished, RetryScheduled, RetryStopped
 from resilient.observe.timeline import Timeline, record_timeline, timeline_of
-from resilient.outcome import Kind
+from resilient.outcome import Health, Kind, Verdict
 from resilient.pipeline import Pipeline
 from resilient.strategies.backoff import Constant
+from resilient.strategies.base import Strategy
 from resilient.strategies.budget import RetryBudget
+from resilient.strategies.lingering import Lingering
 from resilient.strategies.retry import Retry
 
 pytestmark = pytest.mark.anyio
@@ -130,6 +133,41 @@ async def test_attempts_are_told_by_the_verdict_of_the_retry() -> None:
     verdicts = [(event.verdict.kind, event.verdict.reason) for event in timeline.attempts if event.error]
 
     assert verdicts == [(Kind.RETRYABLE, "retryable_error")] * 2 + [(Kind.RETRYABLE, "http_503")]
+
+
+async def test_a_value_that_lives_on_takes_the_record_along() -> None:
+    """Of the failures before it, and of the attempt that it came from."""
+    value = Lingering()
+    await RETRY.call(Script(Failure(), value))
+    record = timeline_of(value)
+
+    assert record is not None
+    assert [(event.number, event.error) for event in record.attempts] == [(1, "Failure"), (2, "")]
+
+
+async def test_a_transparent_retry_is_nobodys_choice() -> None:
+    """It comes at once: neither the backoff nor the server said so."""
+    retry = Retry(classify=on_errors(Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "connect_error", transparent=True)))
+    with record_timeline() as timeline:
+        await retry.call(Script(Failure(), 1))
+    (event,) = [event for event in timeline.events if isinstance(event, RetryScheduled)]
+
+    assert (event.delay, event.delay_source) == (0.0, "none")
+
+
+async def test_a_call_may_have_a_limit_of_its_own() -> None:
+    """One that cannot be sent again, say: it counts in place of that of the retry."""
+
+    class Once(Strategy):
+        async def run(self, call: Any, attempt: Any) -> Any:
+            attempt.limit = 1
+            return await call(attempt)
+
+    callee = Script(Failure())
+    with record_timeline(), pytest.raises(Failure):
+        await Pipeline(Once(), RETRY).call(callee)
+
+    assert callee.calls == 1
 
 
 async def test_a_permanent_error_is_no_news() -> None:
