@@ -77,7 +77,10 @@ class Pipeline(Strategy):
             place -= len(group)
             ours = slice(place, place + len(group))
             judged = any(gate.classifier is not None for gate in group)
-            step = partial(guarded, group, judged, step) if self.key is None else partial(_guarded_by_key, ours, judged, step)
+            if self.siblings is None:
+                step = partial(guarded, group, judged, step)
+            else:
+                step = partial(_guarded_by_key, self.siblings.templates, ours, judged, step)
             inside = (*group, *inside)
         return step
 
@@ -135,12 +138,16 @@ class Pipeline(Strategy):
 
 
 def _guarded_by_key(
+    templates: tuple[Any, ...],
     group: slice,
     judged: bool,  # noqa: FBT001  as above
     call: Step,
     attempt: Attempt,
 ) -> Coroutine[Any, Any, Any]:
-    state: Any = attempt.siblings[0][1]  # of the innermost pipeline with a key, which is ours
+    state: Any
+    known, state = attempt.siblings[0]  # of the innermost pipeline with a key, which is nearly always ours
+    if known is not templates:
+        state = next(other for known, other in attempt.siblings if known is templates)
     return guarded(state[group], judged, call, attempt)
 
 

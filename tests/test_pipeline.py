@@ -236,6 +236,15 @@ async def test_a_nested_pipeline_has_keys_of_its_own() -> None:
     assert timeline.calls[0].key == "outer"
 
 
+async def test_the_gates_behind_a_nested_pipeline_with_keys_are_those_of_the_outer_one() -> None:
+    """They are not left out, nor is one of the inner pipeline entered in their place."""
+    inner = Pipeline(Bulkhead(1, name="inner"), key=lambda _: "inner")  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+    pipeline = Pipeline(Timeout(5), inner, Bulkhead(2), CircuitBreaker(initial="isolated"), key=str)
+
+    with pytest.raises(CircuitOpen):
+        await pipeline.call(Script(1), "outer")
+
+
 async def test_a_retry_does_not_wait_for_the_refusal_of_a_breaker_in_a_nested_pipeline() -> None:
     """It asks the gates of the pipelines inside, too; the error at hand surfaces at once."""
     breaker = CircuitBreaker(consecutive_failures=1, open_for=60)
