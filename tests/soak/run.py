@@ -56,8 +56,8 @@ WORKERS: Final = 12
 PATIENCE: Final = 0.4
 """Seconds of the client's own timeouts: less than an attempt may take, for over HTTP/2 only they end a dead connection."""
 LAPS: Final = 2
-GROWTH: Final = 3.0
-"""Blocks of memory by which a life may grow with each call, while caches fill: a tenth of a response and its request."""
+GROWTH: Final = 1.0
+"""Blocks of memory by which a life may grow with each call: a thirtieth of a response and its request."""
 ENOUGH: Final = 10
 """Rounds without which nothing can be said about that: in the first ones most caches fill."""
 STAYING: Final = 0.5
@@ -78,6 +78,10 @@ class Cell:
     family: Family
     protocol: Protocol
     is_plain: bool = False
+
+    def inner(self) -> Any:
+        """A real transport of that family and protocol."""
+        return self.family.inner() if self.protocol == "h1" else self.family.inner_h2()
 
     def __str__(self) -> str:
         return f"{self.loop} {self.family.name} {self.protocol}{' plain' if self.is_plain else ''}"
@@ -181,7 +185,6 @@ class Life:
     cell: Cell
     random: Random
     inner: Any
-    spare: Any
     client: Any
     proxy: FaultProxy
     ledger: Ledger
@@ -193,9 +196,10 @@ class Life:
         """Calls in bad weather, then a look at what is left, and a last call in fair weather."""
         before, report, transport = held_now(), self.report, self.client._transport
         self.ledger.begin(calls[0].number)
-        family, around = self.cell.family, self.spare  # what drops responses keeps connections: in a pool of its own
+        family = self.cell.family
+        around = self.cell.inner()  # what drops responses keeps connections: in a pool of its own, which goes with the round
         if not self.cell.is_plain:
-            around = family.resilient.ResilientTransport.around(transport.engine, self.spare)
+            around = family.resilient.ResilientTransport.around(transport.engine, around)
         dropper = family.lib.AsyncClient(transport=around, timeout=PATIENCE)
         url = f"http://127.0.0.1:{self.proxy.port}"
         async with bad_weather(self.proxy, self.random, report):
@@ -256,7 +260,7 @@ async def live(cell: Cell, seed: int, calls: int, rounds: int, seconds: float) -
     began, family, report = time.monotonic(), cell.family, Report()
     try:
         with no_leaks():
-            inner, spare = (family.inner() if cell.protocol == "h1" else family.inner_h2() for _ in range(2))
+            inner = cell.inner()
             transport = inner if cell.is_plain else family.resilient.ResilientTransport(inner, policy=POLICY)
             async with (
                 serve(cell.protocol) as (port, ledger),
@@ -265,7 +269,7 @@ async def live(cell: Cell, seed: int, calls: int, rounds: int, seconds: float) -
             ):
                 await client.get(f"http://127.0.0.1:{proxy.port}/0?size=1")  # uvloop opens a descriptor for the first connection
                 await inner.aclose()
-                life = Life(cell, Random(f"{seed}/{cell}"), inner, spare, client, proxy, ledger, report)
+                life = Life(cell, Random(f"{seed}/{cell}"), inner, client, proxy, ledger, report)
                 for number in range(rounds):
                     if number and time.monotonic() - began > seconds:
                         break
