@@ -175,7 +175,7 @@ def checked_on(name: str, on: On) -> On:
     wanted = cast("tuple[object, ...]", on if isinstance(on, tuple) else (on,))
     if isinstance(on, (tuple, type)) or not callable(on):
         if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in wanted):
-            return on
+            return cast("On", on)
         msg = f"{name}={on!r}: expected a type of exception, a tuple of them, or a predicate, e.g. {name}=(OSError, TimeoutError)"
         raise TypeError(msg)
     return on
@@ -187,7 +187,8 @@ def matches(on: On, error: Exception) -> bool:
         return on(error)
     if not isinstance(error, Rejected):
         return isinstance(error, on)
-    return any(issubclass(kind, Rejected) and isinstance(error, kind) for kind in (on if isinstance(on, tuple) else (on,)))
+    kinds = cast("tuple[type[BaseException], ...]", on if isinstance(on, tuple) else (on,))
+    return any(issubclass(kind, Rejected) and isinstance(error, kind) for kind in kinds)
 
 
 def judge(classifier: Classifier | None, outcome: object, *, error: bool) -> Verdict:

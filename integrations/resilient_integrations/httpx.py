@@ -8,8 +8,7 @@ httpx2 is in `resilient_integrations.httpx2`. What is promised of retries, bodie
 on HTTP semantics.
 """
 
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import httpx
 
@@ -30,9 +29,10 @@ class ResilientTransport(Transport, httpx.AsyncBaseTransport):  # noqa: D101  it
 
     family = Family(httpx)
 
-    def handle_async_request(self, request: httpx.Request) -> Coroutine[Any, Any, httpx.Response]:
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the client calls it."""
-        return self.engine.handle(request, self)
+        response: httpx.Response = await self.engine.handle(request, self)
+        return response
 
 
 def wrap(client: C, **settings: Unpack[Settings]) -> C:

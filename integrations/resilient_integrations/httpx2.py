@@ -8,8 +8,7 @@ httpx is in `resilient_integrations.httpx`. What is promised of retries, bodies,
 on HTTP semantics.
 """
 
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import httpx2
 
@@ -30,9 +29,10 @@ class ResilientTransport(Transport, httpx2.AsyncBaseTransport):  # noqa: D101  i
 
     family = Family(httpx2)
 
-    def handle_async_request(self, request: httpx2.Request) -> Coroutine[Any, Any, httpx2.Response]:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request; the client calls it."""
-        return self.engine.handle(request, self)
+        response: httpx2.Response = await self.engine.handle(request, self)
+        return response
 
 
 def wrap(client: C, **settings: Unpack[Settings]) -> C:

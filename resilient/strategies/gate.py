@@ -325,7 +325,7 @@ async def guarded(  # noqa: C901, PLR0912, PLR0915  the hard contracts, in one p
         verdict: Verdict | None = SUCCESS
         if held and (failed or judged or (classifier is not None and classifier.values is not None)):
             verdict = None  # it is asked for where a gate has no classifier of its own
-            if type(attempt) is list:
+            if type(attempt) is not Attempt:
                 attempt = attempt_of(attempt)
         while held:
             permit = held.pop()
@@ -333,8 +333,8 @@ async def guarded(  # noqa: C901, PLR0912, PLR0915  the hard contracts, in one p
             if own is not None:
                 permit.settle(attempt.verdict(outcome, error=failed, classifier=own), latency, now)
             else:
-                verdict = verdict or attempt.verdict(outcome, error=failed)
-                permit.settle(verdict, latency, now)
+                verdict = common = verdict or attempt.verdict(outcome, error=failed)
+                permit.settle(common, latency, now)
         if outboxes:
             for gate in gates:
                 if gate.outbox:

@@ -133,7 +133,7 @@ class Retry(Strategy):
                 error = caught
             if error is None and classifier.values is None:
                 return value
-            if type(attempt) is list:
+            if type(attempt) is not Attempt:
                 attempt = attempt_of(attempt)
             if error is None and attempt.verdict(value, error=False, classifier=self.classifier).kind is Kind.SUCCESS:
                 return value

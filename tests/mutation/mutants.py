@@ -107,10 +107,14 @@ def _is_left_alone(node: Any) -> bool:
     if isinstance(node, cst.Expr):
         return isinstance(node.value, cst.SimpleString | cst.ConcatenatedString | cst.Ellipsis)
     if isinstance(node, cst.Assign):
-        name, value = node.targets[0].target, node.value
-        is_alias = isinstance(value, cst.Subscript) and isinstance(value.value, cst.Name) and value.value.value == "Literal"
-        return is_alias or (isinstance(name, cst.Name) and name.value in _WORDS)
+        name = node.targets[0].target
+        return isinstance(name, cst.Name) and (name.value in _WORDS or _is_type(name.value))
     return isinstance(node, cst.If) and isinstance(node.test, cst.Name) and node.test.value == "TYPE_CHECKING"
+
+
+def _is_type(name: str) -> bool:
+    """Whether it is spelled like a type: what it is assigned is an annotation under another name."""
+    return name[:1].isupper() and not name.isupper()
 
 
 def _change(before: str, after: str, span: Any) -> str:
