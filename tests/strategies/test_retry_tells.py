@@ -19,6 +19,8 @@ from resilient.strategies.retry import Retry
 
 pytestmark = pytest.mark.anyio
 
+NEVER_SENT = Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "connect_error", transparent=True)
+
 
 async def test_an_error_that_surfaces_carries_what_happened() -> None:
     """A timeline of all attempts and waits, whether or not anybody listened."""
@@ -147,12 +149,26 @@ async def test_a_value_that_lives_on_takes_the_record_along() -> None:
 
 async def test_a_transparent_retry_is_nobodys_choice() -> None:
     """It comes at once: neither the backoff nor the server said so."""
-    retry = Retry(classify=on_errors(Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "connect_error", transparent=True)))
+    retry = Retry(classify=on_errors(NEVER_SENT))
     with record_timeline() as timeline:
         await retry.call(Script(Failure(), 1))
     (event,) = [event for event in timeline.events if isinstance(event, RetryScheduled)]
 
     assert (event.delay, event.delay_source) == (0.0, "none")
+
+
+@pytest.mark.parametrize("seconds", [1, 2])
+async def test_what_was_never_sent_is_not_tried_again_when_the_time_is_up(seconds: float) -> None:
+    """Not even at the very deadline; that is told like any other end."""
+    retry = Retry(classify=on_errors(NEVER_SENT), timeout=1)
+    with record_timeline() as timeline, pytest.raises(Failure):  # noqa: PT012  the loop is what raises
+        async for attempt in retry:
+            with attempt:
+                await anyio.sleep(seconds)
+                raise Failure
+    (event,) = [event for event in timeline.events if isinstance(event, RetryStopped)]
+
+    assert (event.attempts, event.reason) == (1, "deadline")
 
 
 async def test_a_call_may_have_a_limit_of_its_own() -> None:
