@@ -84,6 +84,11 @@ def test_the_lowest_quantile_is_the_lowest_bucket() -> None:
     assert known(filled(1.0, 2.0), 1e-12) == pytest.approx(1.0)
 
 
+def test_no_call_exceeds_the_quantile_of_all() -> None:
+    """It is the highest bucket."""
+    assert known(filled(1.0, 2.0), 1.0) == pytest.approx(2.0)
+
+
 def _buckets(latency: Latency) -> int:
     return len(latency._weights or ())  # pyright: ignore[reportPrivateUsage]  memory is not seen from outside
 
