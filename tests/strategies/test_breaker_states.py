@@ -168,8 +168,10 @@ def test_a_server_is_given_the_time_that_it_asks_for() -> None:
     drive(machine, 0.0, asks_for(30.0))
     other = breaker(consecutive_failures=1, random=Highest())
     drive(other, 0.0, asks_for(30.0))
+    shorter = breaker(consecutive_failures=1, random=Highest())
+    drive(shorter, 0.0, asks_for(8.0))
 
-    assert (machine.ready_in(0.0), other.ready_in(0.0)) == (30.0, 31.0)
+    assert (machine.ready_in(0.0), other.ready_in(0.0), shorter.ready_in(0.0)) == (30.0, 31.0, 8.8)
 
 
 def test_a_probe_that_is_told_to_come_later_opens_it_for_that_long() -> None:

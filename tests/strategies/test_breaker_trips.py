@@ -1,9 +1,11 @@
 """When the circuit breaker trips: its machine, driven by hand."""
 
 import logging
+from typing import Any
 
 import pytest
 
+from resilient.observe.events import BreakerStateChanged
 from resilient.strategies.circuit_breaker import BreakerCounts, CircuitBreaker
 from resilient.strategies.windows import CountWindow
 from strategies.breakers import BAD, CANCELLED, GOOD, NOTHING, REJECTED, breaker, changes, drive, told
@@ -42,6 +44,19 @@ def test_below_the_rate_it_stays_closed() -> None:
         drive(machine, 0.0, GOOD, latency=2.0 if number % 3 == 1 else 0.1)
 
     assert machine.current.name == "closed"
+
+
+def test_a_change_is_told_with_all_that_belongs_to_it() -> None:
+    """By whom, when, from where to where, why; for how long, where it has opened."""
+    machine = breaker(consecutive_failures=1, open_for=7.0, name="orders")
+    drive(machine, 3.0, BAD)
+    tripped = told(machine)
+    machine.obey("isolate", 4.0)
+
+    opened: dict[str, Any] = {"strategy": "orders", "old": "closed", "new": "open", "why": "consecutive_failures"}
+    assert tripped == [BreakerStateChanged(at=3.0, open_for=7.0, rejections=0, **opened)]
+    by_hand: dict[str, Any] = {"strategy": "orders", "old": "open", "new": "isolated", "why": "by_hand"}
+    assert told(machine) == [BreakerStateChanged(at=4.0, rejections=0, **by_hand)]
 
 
 def test_few_calls_do_not_trip_a_rate() -> None:
