@@ -54,8 +54,7 @@ class Latency:
 
     def record(self, seconds: float, now: float) -> None:
         """A call took so long."""
-        if not _SHORTEST <= seconds <= _LONGEST:
-            seconds = _LONGEST if seconds > _LONGEST else _SHORTEST
+        seconds = min(max(_SHORTEST, seconds), _LONGEST)
         place = math.ceil(math.log2(seconds) * _STEPS) - self._lowest
         weights = self._weights
         if weights is None or not 0 <= place < len(weights):

@@ -28,7 +28,7 @@ from mutation.session import Fate, Session
 
 TESTS: dict[str, str] = {
     "breaker_states": "models/test_gates strategies/test_breaker_states strategies/test_breaker_trips"
-    " strategies/test_breaker_probes strategies/test_breaker_failures strategies/test_breaker_seen strategies/test_retuning"
+    " strategies/test_breaker_probes strategies/test_breaker_failures strategies/test_breaker_seen strategies/test_breaker_streams strategies/test_retuning"
     " models/test_breaker",
     "windows": "strategies/test_windows models/test_windows",
     "slots": "models/test_gates strategies/test_bulkhead strategies/test_bulkhead_waits strategies/test_bulkhead_cancellation"
