@@ -28,8 +28,8 @@ from mutation.session import Fate, Session
 
 TESTS: dict[str, str] = {
     "breaker_states": "models/test_gates strategies/test_breaker_states strategies/test_breaker_trips"
-    " strategies/test_breaker_probes strategies/test_breaker_failures strategies/test_breaker_seen strategies/test_breaker_streams strategies/test_retuning"
-    " models/test_breaker",
+    " strategies/test_breaker_probes strategies/test_breaker_failures strategies/test_breaker_seen"
+    " strategies/test_breaker_streams strategies/test_retuning models/test_breaker",
     "windows": "strategies/test_windows models/test_windows",
     "slots": "models/test_gates strategies/test_bulkhead strategies/test_bulkhead_waits strategies/test_bulkhead_cancellation"
     " strategies/test_rejections strategies/test_waited strategies/test_retuning strategies/test_adaptive_limit"
@@ -54,8 +54,6 @@ TESTS: dict[str, str] = {
     "leaky_bucket": "strategies/test_leaky_bucket strategies/test_quota models/test_gates models/test_buckets",
     "waiting": "strategies/test_bulkhead_waits strategies/test_bulkhead_cancellation strategies/test_rate_limit_waits"
     " strategies/test_rate_limit_returns models/test_slots models/test_queues",
-    "adaptive_limit": "strategies/test_adaptive_limit models/test_adaptive_limit",
-    "adaptive_rate": "strategies/test_adaptive_rate strategies/test_quota",
 }
 """The tests of each module."""
 
