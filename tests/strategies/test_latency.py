@@ -84,6 +84,11 @@ def test_the_lowest_quantile_is_the_lowest_bucket() -> None:
     assert known(filled(1.0, 2.0), 1e-12) == pytest.approx(1.0)
 
 
+def test_few_samples_are_counted_one_by_one() -> None:
+    """Six tenths of four calls are three of them."""
+    assert known(filled(1.0, 2.0, 4.0, 8.0), 0.6) == pytest.approx(4.0)
+
+
 def test_no_call_exceeds_the_quantile_of_all() -> None:
     """It is the highest bucket."""
     assert known(filled(1.0, 2.0), 1.0) == pytest.approx(2.0)
