@@ -163,3 +163,12 @@ def test_every_extra_for_users_is_in_all() -> None:
     users = sorted(set(extras) - {"all", "bench", "dev"})
 
     assert everything == f"resilient-anyio[{','.join(users)}]"
+
+
+@pytest.mark.parametrize("family", ["httpx", "httpx2"])
+def test_a_client_that_is_missing_is_named_with_its_extra(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every other integration does."""
+    monkeypatch.setitem(sys.modules, family, None)
+    monkeypatch.delitem(sys.modules, f"resilient_integrations.{family}", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'resilient-anyio\[{family}\]'"):
+        importlib.import_module(f"resilient_integrations.{family}")

@@ -8,9 +8,13 @@ httpx2 is in `resilient_integrations.httpx2`. What is promised of retries, bodie
 on HTTP semantics.
 """
 
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
-import httpx
+try:
+    import httpx
+except ModuleNotFoundError as error:
+    _MISSING: Final = "the transport is one of httpx: pip install 'resilient-anyio[httpx]'"
+    raise ModuleNotFoundError(_MISSING, name=error.name) from error
 
 from resilient_integrations._http.family import Family
 from resilient_integrations._http.transport import Settings, Transport

@@ -8,9 +8,13 @@ httpx is in `resilient_integrations.httpx`. What is promised of retries, bodies,
 on HTTP semantics.
 """
 
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
-import httpx2
+try:
+    import httpx2
+except ModuleNotFoundError as error:
+    _MISSING: Final = "the transport is one of httpx2: pip install 'resilient-anyio[httpx2]'"
+    raise ModuleNotFoundError(_MISSING, name=error.name) from error
 
 from resilient_integrations._http.family import Family
 from resilient_integrations._http.transport import Settings, Transport
