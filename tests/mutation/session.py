@@ -39,7 +39,7 @@ _SECONDS: Final = 1.0
 _GUARD: Final = 120.0
 """Seconds after which a test is ended that does nothing. Work is measured apart, for others may be using the processors."""
 _BOX: Final = 1 << 16  # bytes
-_MEMORY: Final = 4 << 30
+_MEMORY: Final = 2 << 30
 """Bytes. What a broken loop fills must not be all there is."""
 
 
