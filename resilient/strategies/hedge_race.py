@@ -56,10 +56,10 @@ class _Leg:
 
     __slots__ = ("attempt", "error", "spending", "started", "value", "verdict")
 
-    def __init__(self, attempt: Attempt, started: float, spending: "Spending | None" = None) -> None:
+    def __init__(self, attempt: Attempt, started: float) -> None:
         self.attempt = attempt
         self.started = started
-        self.spending = spending  # what paid for it
+        self.spending: Spending | None = None  # what paid for it
         self.value: Any = None
         self.error: BaseException | None = None
         self.verdict: Verdict | None = None  # once it has ended
@@ -126,12 +126,12 @@ class Race:
         self._learns = learns
         self._hedges = 0  # that were due, started or not
         self._live = 1
-        self._due = math.inf
-        self._limit = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._sleeper = False  # there is a task that sleeps until the next hedge is due
+        self._sleeper = False  # there was need of a task that sleeps until the next hedge is due
         self._best: _Leg | None = None  # what surfaces: the failure that says most, or in the end the one that won
+        self._due: float
+        self._limit: float
+        self._loop: asyncio.AbstractEventLoop | None
         self._original: _Leg
         self._group: anyio.abc.TaskGroup
         self.over = False
@@ -183,22 +183,22 @@ class Race:
             raise
         except BaseException as error:  # noqa: BLE001  it surfaces outside of the group, as it is
             leg.error = error
-        for loser in self._ended(leg):
-            await self._dispose_of(loser)
+        await self._dispose_of(self._ended(leg))
 
     # Decisions. Nothing here awaits.
 
-    def _ended(self, leg: _Leg) -> list[_Leg]:
-        """A leg has an outcome. Returns those whose value nobody will use."""
+    def _ended(self, leg: _Leg) -> _Leg | None:
+        """A leg has an outcome. Returns the one whose value nobody will use."""
         now = clock.now()
         outcome = leg.value if leg.error is None else leg.error
         leg.verdict = verdict = leg.attempt.verdict(outcome, error=leg.error is not None, classifier=self._hedge.classifier)
         leg.settle(sent=not verdict.rejected)
         if self.over:
             self._lost(leg)
-            return [leg]
+            return leg
         if is_answer(verdict):
-            return self._won(leg, now)
+            self._won(leg, verdict.reason, now)
+            return self._surface(leg)
         self._learn(leg, now)
         if verdict.kind is Kind.ABORT:
             self._tell(leg, "failed", verdict.reason)
@@ -206,7 +206,7 @@ class Race:
         if leg.attempt.hedge and verdict.rejected:
             self._tell(leg, "suppressed", verdict.reason)
             self._left()
-            return [leg]
+            return leg
         self._tell(leg, "failed", verdict.reason)
         loser: _Leg | None = leg
         if leg.says_more_than(self._best):
@@ -217,9 +217,9 @@ class Race:
         elif self._hedges < self._hedge.max_hedges:
             self._next_hedge(verdict.reason, now)
         self._left()
-        return [] if loser is None else [loser]
+        return loser
 
-    def _won(self, leg: _Leg, now: float) -> list[_Leg]:
+    def _won(self, leg: _Leg, why: str, now: float) -> None:
         if leg is self._original:
             if self._learns:
                 self._state.latency.record(now - leg.started, now)
@@ -227,15 +227,14 @@ class Race:
             self._state.wins += 1
             if self._original.verdict is None:
                 self._learn(self._original, now)
-        self._tell(leg, "won", leg.verdict.reason if leg.verdict else "")
-        return self._surface(leg)
+        self._tell(leg, "won", why)
 
-    def _surface(self, leg: _Leg) -> list[_Leg]:
-        """It is decided: what this leg ended with surfaces."""
+    def _surface(self, leg: _Leg) -> _Leg | None:
+        """It is decided: what this leg ended with surfaces. Returns the one that would have."""
         loser, self._best = self._best, leg
         self._live -= 1
         self._finish()
-        return [] if loser is None else [loser]
+        return loser
 
     def _left(self) -> None:
         """A leg is gone, and the race goes on without it, if there is another one."""
@@ -264,8 +263,10 @@ class Race:
 
     def _lost(self, leg: _Leg) -> None:
         best = self._best
-        won = best is not None and best.verdict is not None and is_answer(best.verdict)
-        self._tell(leg, "lost", "cancelled" if not won or best is None else "hedge_won" if best.attempt.hedge else "original_won")
+        if best is None or best.verdict is None or not is_answer(best.verdict):
+            self._tell(leg, "lost", "cancelled")
+        else:
+            self._tell(leg, "lost", "hedge_won" if best.attempt.hedge else "original_won")
 
     # Hedges.
 
@@ -326,7 +327,6 @@ class Race:
             await anyio.sleep(max(0.0, self._due - clock.now()))
             if clock.now() >= self._due:
                 self._next_hedge("delay", clock.now())
-        self._sleeper = False
 
     # What is told, and what is thrown away.
 

@@ -29,7 +29,7 @@ def plant(name: str, source: str, path: Path, place: Sequence[str]) -> None:
     for key in place[-1:]:
         old, changed = owner.__dict__.get(key), new.__dict__.get(key)
         if not _exchange_code(old, changed) and not _is_alike(old, changed):
-            setattr(owner, key, changed)
+            setattr(owner, key, _at_home(old, changed))
 
 
 def _exchange_code(old: Any, new: Any) -> bool:
@@ -53,13 +53,26 @@ def _exchange_code(old: Any, new: Any) -> bool:
     return False
 
 
+def _at_home(old: Any, new: Any) -> Any:
+    """A function that sees other variables of those around it than the right one (no `super()`, say), in the place of that."""
+    if isinstance(old, FunctionType):
+        cells = dict(zip(old.__code__.co_freevars, old.__closure__ or (), strict=True))
+        closure = tuple(cells[name] for name in new.__code__.co_freevars)
+        made = FunctionType(new.__code__, old.__globals__, old.__name__, new.__defaults__, closure)
+        made.__kwdefaults__ = new.__kwdefaults__
+        return made
+    if isinstance(old, property):
+        return property(*(one and _at_home(one, other) for one, other in ((old.fget, new.fget), (old.fset, new.fset))))
+    return type(old)(_at_home(old.__func__, new.__func__)) if isinstance(old, classmethod | staticmethod) else new
+
+
 def _values(defaults: Any) -> list[Any]:
     return list(defaults.values() if hasattr(defaults, "values") else defaults or ())
 
 
 def _is_alike(old: Any, new: Any) -> bool:
     """Whether nothing is gained by taking the new one: it is the same, or nobody could tell (a sentinel, a slot)."""
-    if type(old) is not type(new):
+    if type(old) is not type(new) or isinstance(old, FunctionType | property | classmethod | staticmethod):
         return False
     compares: object = type(old).__eq__
     return isinstance(old, MemberDescriptorType) or compares is object.__eq__ or bool(old == new)

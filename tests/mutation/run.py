@@ -52,8 +52,8 @@ TESTS: dict[str, str] = {
     "hedge_race": "strategies/test_hedge strategies/test_hedge_endings strategies/test_hedge_pipelines"
     " strategies/test_hedge_tells models/test_calls models/test_interleavings",
     "leaky_bucket": "strategies/test_leaky_bucket strategies/test_quota models/test_gates models/test_buckets",
-    "waiting": "strategies/test_bulkhead_waits strategies/test_bulkhead_cancellation strategies/test_rate_limit_waits"
-    " strategies/test_rate_limit_returns models/test_slots models/test_queues",
+    "waiting": "strategies/test_waited strategies/test_bulkhead_waits strategies/test_bulkhead_cancellation"
+    " strategies/test_rate_limit_waits strategies/test_rate_limit_returns models/test_slots models/test_queues",
 }
 """The tests of each module."""
 

@@ -2,8 +2,8 @@
 
 First the survey: all tests run once, and what is kept of each is how long it took and which lines of the modules it came by
 (`sys.monitoring` tells a line once, which costs next to nothing). Then, for each mutant, a fork plants it and runs the tests that
-come by its statement, those that killed a neighbour first, then the quickest, up to the first that fails. All other tests would
-run as if nothing were broken.
+come by its statement, those that killed a neighbour first, then the quickest on asyncio, then those on trio, up to the first
+that fails. All other tests would run as if nothing were broken.
 
 What was done at import or when tests were collected was done by what is not broken. A mutant that survives and has a part in
 that is therefore *doubtful*: who hears of it tries it again, from the start.
@@ -19,7 +19,6 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from importlib import import_module
 from types import CodeType, FunctionType, ModuleType
@@ -113,14 +112,8 @@ class Session:
         return True
 
     def _survey(self, items: Sequence[pytest.Item]) -> None:
-        """Run the tests on asyncio; of those on trio, note what comes by lines that no other test comes by."""
-        self._run_and_note([item for item in items if _backend(item) in {"", "asyncio"}])
-        lonely = self._lines.all - {(str(path(name)), line) for name, lines in self._by_line.items() for line in lines}
-        if lonely:
-            self._run_and_note([item for item in items if _backend(item) == "trio"], lonely)
-        self._lines.close()
-
-    def _run_and_note(self, items: Sequence[pytest.Item], wanted: AbstractSet[tuple[str, int]] | None = None) -> None:
+        """Run the tests, on asyncio and on trio, and note what they come by."""
+        items = [item for item in items if _backend(item) in {"", "asyncio", "trio"}]
         for item, following in zip(items, [*items[1:], None], strict=True):
             self._lines.begin()
             began = time.process_time()
@@ -128,12 +121,11 @@ class Session:
             took = time.process_time() - began
             if self._failure:
                 sys.exit(f"where nothing is broken:\n{self._failure}")
-            passed = {(file, line) for file, lines in self._lines.passed.items() for line in lines}
-            if wanted is None or not passed.isdisjoint(wanted):
-                self._seconds[item] = took
-                for name, files in self._about.items():
-                    for line in self._lines.passed[str(path(name))] if item.path in files else ():
-                        self._by_line[name][line].add(item)
+            self._seconds[item] = took
+            for name, files in self._about.items():
+                for line in self._lines.passed[str(path(name))] if item.path in files else ():
+                    self._by_line[name][line].add(item)
+        self._lines.close()
 
     def _run(self, item: pytest.Item, following: pytest.Item | None) -> None:
         item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
@@ -150,7 +142,7 @@ class Session:
         by_line = self._by_line[mutant.module]
         tests = set[pytest.Item]().union(*(by_line[line] for line in mutant.lines or list(by_line)))
         kills = self._kills[mutant.module, mutant.line]
-        return sorted(tests, key=lambda test: (-kills[test], self._seconds[test]))
+        return sorted(tests, key=lambda test: (-kills[test], _backend(test) == "trio", self._seconds[test]))
 
     def _fork(self, mutant: Mutant) -> None:
         tests, box = self._tests_of(mutant), mmap.mmap(-1, _BOX)
@@ -208,7 +200,6 @@ class _Lines:
     def __init__(self, codes: Sequence[CodeType]) -> None:
         self._codes = codes
         self.passed: dict[str, set[int]] = defaultdict(set)
-        self.all = {(code.co_filename, at) for code in codes for _, _, at in code.co_lines() if at and at != code.co_firstlineno}
         _MONITORING.use_tool_id(_TOOL, "mutation")
         _MONITORING.register_callback(_TOOL, _MONITORING.events.LINE, self._hear)
         for code in codes:

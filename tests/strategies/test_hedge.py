@@ -1,6 +1,7 @@
 """Hedging: when a second leg is started, who wins, and what becomes of the others."""
 
 import asyncio
+import contextlib
 import contextvars
 import statistics
 from datetime import timedelta
@@ -14,13 +15,14 @@ from helpers import VALUES, Failure, Fatal, on_errors
 from resilient import clock
 from resilient.context import Attempt, deadline, invoke
 from resilient.errors import BulkheadFull, DeadlineExceeded, RetryableError
+from resilient.observe.timeline import record_timeline
 from resilient.outcome import Classifier, Health, Kind, Verdict
 from resilient.pipeline import Pipeline
 from resilient.strategies.hedge import Hedge, HedgeStatistics
 from resilient.strategies.latency import P50, P99, FixedDelay, Percentile
 from resilient.strategies.retry import Retry
 from resilient.testing import virtual_time
-from strategies.legs import Legs
+from strategies.legs import Legs, told
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +66,20 @@ async def test_the_original_may_still_win() -> None:
 
     assert await Hedge(2).call(callee) == "first"
     assert (clock.now(), callee.cancelled, callee.active) == (3, [1], 0)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_until_a_hedge_is_due_there_is_a_timer_and_no_task() -> None:
+    """A call that is answered in time costs no task; the one of a hedge says whose it is."""
+    before, tasks = asyncio.all_tasks(), list[set[str]]()
+
+    async def callee() -> None:
+        tasks.append({task.get_name() for task in asyncio.all_tasks() - before})
+        await anyio.sleep(1.5)
+
+    await Hedge(1).call(callee)
+
+    assert tasks == [set(), {"resilient hedge 1"}]
 
 
 async def test_hedges_are_spaced() -> None:
@@ -218,6 +234,18 @@ async def test_what_was_cut_short_is_learned_from_where_it_was_slow() -> None:
     assert (samples, hedge.statistics().samples) == (4, 4)
 
 
+async def test_what_was_learned_of_late_is_worth_keeping() -> None:
+    """For a minute after the last call that told anything, be it an answer or not."""
+    hedge = Hedge(minimum=1)
+    for legs in (Legs((1, "alone")), Legs((1, "wins")), Legs((3, Failure()))):
+        with contextlib.suppress(Failure):
+            await hedge.call(legs)
+        kept = not hedge.state.is_fresh(clock.now())
+        await anyio.sleep(60.001)
+
+        assert (kept, hedge.state.is_fresh(clock.now())) == (True, True)
+
+
 def is_get(method: str, **_: object) -> bool:
     return method == "GET"
 
@@ -234,22 +262,25 @@ async def test_only_calls_that_may_be_hedged_are() -> None:
 
 
 async def test_no_hedge_is_started_that_would_begin_too_late() -> None:
-    """Be it the deadline of the call, of the block around, or of a scope."""
+    """Be it the deadline of the call, of the block around, or of a scope. Nobody even thinks of it."""
     callee = Legs((5, "value"))
-    attempt = Attempt(callee)
-    attempt.deadline = 2
-    await Hedge(2).run(invoke, attempt)
-    with deadline(10):
-        await Hedge(11).call(callee)
-    with anyio.move_on_after(1):
-        await Hedge(1.5).call(callee)
+    with record_timeline() as timeline:
+        attempt = Attempt(callee)
+        attempt.deadline = 2
+        await Hedge(2).run(invoke, attempt)
+        with deadline(10):
+            await Hedge(11).call(callee)
+        with anyio.move_on_after(1):
+            await Hedge(1.5).call(callee)
 
     assert len(callee.at) == 3
+    assert told(timeline) == []
 
 
-async def test_no_hedge_follows_a_failure_that_comes_too_late() -> None:
-    """The time was over before."""
-    callee = Legs((5, Failure()))
+@pytest.mark.parametrize("seconds", [3, 5])
+async def test_no_hedge_follows_a_failure_that_comes_too_late(seconds: float) -> None:
+    """The time was over before, or just then."""
+    callee = Legs((seconds, Failure()))
     attempt = Attempt(callee)
     attempt.deadline = 3
     with pytest.raises(Failure):

@@ -91,6 +91,26 @@ async def test_a_breaker_that_opens_meanwhile_stops_hedging() -> None:
     assert callee.at == [0]
 
 
+class UneasyUntil(Bulkhead):
+    """A gate of the user's own."""
+
+    def __init__(self, calm_at: float) -> None:
+        super().__init__(9)
+        self.calm_at = calm_at
+
+    def is_calm(self, now: float) -> bool:
+        return now >= self.calm_at
+
+
+@pytest.mark.parametrize(("delay", "calm_at", "legs"), [(2, 0, 2), (2, 1, 1), (2, -1, 2), (0, 0, 2)])
+async def test_a_gate_inside_is_asked_whether_it_is_calm(delay: float, calm_at: float, legs: int) -> None:
+    """When the call begins, and when the hedge is due."""
+    callee = Legs((5, "value"))
+    await Pipeline(Hedge(delay), UneasyUntil(calm_at)).call(callee)
+
+    assert len(callee.at) == legs
+
+
 async def test_a_hedge_carries_its_kind_and_number() -> None:
     """It shares the number of the attempt that it doubles, and says which hedge it is."""
     callee = Legs((2.5, Failure()), (1, Failure()), (0.1, Failure()), (5, "slow"), (0.5, "fast"))
@@ -159,7 +179,10 @@ async def test_a_copy_shares_what_was_learned_and_a_sibling_does_not() -> None:
     hedge = Hedge(1, max_hedges=1)
     await hedge.call(Legs((3, "value")))
 
-    assert hedge.replace(max_hedges=2).statistics().hedges == 1
+    await hedge.replace(max_hedges=2).call(Legs((3, "value"), (0.5, "hedge")))
+    await hedge.call(Legs((3, "value"), (0.5, "hedge")))
+
+    assert (hedge.statistics().hedges, hedge.statistics().wins) == (3, 2)
     assert hedge.sibling().statistics().hedges == 0
     assert hedge.sibling() == hedge
 

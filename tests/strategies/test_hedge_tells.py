@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from helpers import SECOND, Failure, cancelled_after
-from resilient.errors import BulkheadFull
+from resilient import clock
+from resilient.errors import BulkheadFull, DeadlineExceeded
 from resilient.observe import configure_logging
 from resilient.observe.events import BudgetDecision, CallRejected, HedgeFinished, HedgeStarted
 from resilient.observe.timeline import record_timeline
@@ -40,6 +41,15 @@ async def test_a_budget_pays_for_hedges_and_may_refuse() -> None:
     assert told(timeline)[:2] == ["denied: budget_exhausted", "denied: budget_exhausted"]
     decisions = [event for event in timeline.events if isinstance(event, BudgetDecision)]
     assert [(event.allowed, event.kind, event.number) for event in decisions] == [(True, "hedge", 1)] + 2 * [(False, "hedge", 1)]
+
+
+async def test_when_all_have_failed_no_hedge_is_waited_for() -> None:
+    """One was denied; that another one might be paid for later is no reason to wait."""
+    with record_timeline() as timeline, pytest.raises(Failure):
+        await Hedge(1, max_hedges=3, on=Failure, budget=RetryBudget(ratio=0, floor=1)).call(Legs((0.5, Failure())))
+
+    assert clock.now() == 1.0
+    assert told(timeline) == ["failed: retryable_error", "denied: budget_exhausted"]
 
 
 async def test_a_hedge_that_is_not_sent_is_not_paid_for() -> None:
@@ -127,6 +137,8 @@ async def test_hedges_are_told_as_events() -> None:
         ("HedgeStarted", 1.5, 1, 2, "retryable_error"),
         ("HedgeFinished", 2.5, 1, 2, "success"),
     ]
+    assert [(event.after, event.delay) for event in events if isinstance(event, HedgeStarted)] == [(1.0, 1.0), (1.5, 1.0)]
+    assert [event.started for event in events if isinstance(event, HedgeFinished)] == [1.0, 1.5]
     assert [(event.kind, event.hedge, event.verdict.reason) for event in timeline.attempts] == [
         ("hedge", 1, "error"),
         ("hedge", 2, "success"),
@@ -158,12 +170,14 @@ async def test_what_came_of_each_hedge_is_told() -> None:
 
 
 async def test_a_cancelled_hedge_is_told() -> None:
-    """With the whole call."""
+    """With the whole call, or because another one was told to stop: nobody has won then."""
     with record_timeline() as timeline:
         async with cancelled_after(2):
             await Hedge(1).call(Legs((9, "first")))
+        with pytest.raises(DeadlineExceeded):
+            await Hedge(1, max_hedges=2).call(Legs((9, "first"), (2, DeadlineExceeded(1.0)), (9, "third")))
 
-    assert told(timeline) == ["lost: cancelled"]
+    assert told(timeline) == ["lost: cancelled", "failed: deadline", "lost: cancelled"]
 
 
 async def test_the_waterfall_of_a_hedged_call() -> None:

@@ -157,6 +157,22 @@ async def test_whoever_overflows_is_told_when_there_is_room() -> None:
         await bucket.acquire()
 
     assert (one.value.retry_after, two.value.retry_after, ready_in) == (1.0, 2.0, 1.0)
+    assert one.value.strategy == "leaky_bucket"
+
+
+async def test_a_shaper_that_has_room_is_ready_however_long_the_wait() -> None:
+    """Callers may come, and wait."""
+    bucket = LeakyBucket(1, capacity=3, shape=True)
+    bucket.acquire_nowait(3)
+    ready_in = list[float]()
+    async with tasks() as group:
+        for _ in range(2):
+            group.start_soon(bucket.acquire)
+            await ticks(3)
+            ready_in.append(bucket.ready_in(clock.now()))
+        group.cancel_scope.cancel()
+
+    assert ready_in == [0.0, 0.0]
 
 
 async def test_a_heavy_call_keeps_those_behind_it_waiting_for_longer() -> None:
