@@ -16,7 +16,8 @@ from resilient.lint import Finding, lint
 from resilient.observe.listeners import ears, sink
 from resilient.outcome import Classifier
 from resilient.strategies.base import Inside, Step, Strategy, watched
-from resilient.strategies.gate import Gate, guarded
+from resilient.strategies.gate import Gate
+from resilient.strategies.guard import guarded
 from resilient.strategies.hedge import Hedge
 
 __all__ = ("Pipeline",)

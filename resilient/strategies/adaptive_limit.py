@@ -21,7 +21,7 @@ from resilient.observe.events import LimitChanged
 from resilient.observe.listeners import ears, sink
 from resilient.outcome import SUCCESS, Classifier, Health, Verdict, judge
 from resilient.strategies.concurrency import Concurrency
-from resilient.strategies.gate import announce
+from resilient.strategies.outbox import announce
 from resilient.strategies.slots import Slots
 
 __all__ = ("AdaptiveLimit", "AdaptiveLimitStatistics")

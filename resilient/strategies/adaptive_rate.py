@@ -21,8 +21,8 @@ from resilient.observe.events import LimitChanged
 from resilient.observe.listeners import ears, sink
 from resilient.outcome import Classifier, Health, RateHint, Verdict, judge
 from resilient.strategies.flow import Flow, FlowSettings
-from resilient.strategies.gate import announce
 from resilient.strategies.limiter import Tokens
+from resilient.strategies.outbox import announce
 
 __all__ = ("AdaptiveRate", "AdaptiveRateStatistics")
 

@@ -20,7 +20,7 @@ from resilient.chance import source as _random
 from resilient.errors import CircuitOpen
 from resilient.outcome import Classifier, On, failure_on
 from resilient.strategies.breaker_states import BreakerMachine, BreakerState, Closed, HalfOpen, Order, Past, State
-from resilient.strategies.gate import announce
+from resilient.strategies.outbox import announce
 from resilient.strategies.windows import CountWindow, RingCounts, TimeCounts
 
 __all__ = ("BreakerCounts", "BreakerSettings", "BreakerStatistics", "CircuitBreaker")

@@ -1,32 +1,27 @@
-"""Admission: gates, the permits that they grant, and the one guard that settles them.
+"""Admission: gates, and the permits that they grant.
 
 A `Gate` is a strategy that admits or refuses; its decisions are synchronous and are made by a state machine that is told the
-time. The hard contracts live in one place, `guarded()`: permits are taken in order and settled in reverse, on every way out
-(value, exception, cancellation), once. Events that a machine left in its outbox are told after that, never inside.
-A permit taken by hand is a `Lease`. All mutable state of a gate, as far as it is of no machine: its outbox.
+time. Calls go through `guarded()`, which keeps the hard contracts; a permit taken by hand is a `Lease`, which is settled once.
+All mutable state of a gate, as far as it is of no machine: its outbox.
 """
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self
 
 from resilient import _switch, clock
-from resilient.context import Attempt, Plain, attempt_of, current, invoke, make_current, put_back
+from resilient.context import Attempt, Plain, current, invoke
 from resilient.errors import Rejected
-from resilient.observe.events import CallRejected, Event
-from resilient.observe.listeners import ears, emit_notable, sink
-from resilient.outcome import ABANDONED, SUCCESS, Classifier, Health, Verdict, judge
+from resilient.observe.events import Event
+from resilient.observe.listeners import ears, sink
+from resilient.outcome import SUCCESS, Classifier, Health, Verdict, judge
 from resilient.strategies.base import Step, Strategy
-from resilient.strategies.lingering import Lingering
-from resilient.strategies.outbox import Outbox, outboxes
+from resilient.strategies.guard import guarded
+from resilient.strategies.outbox import Outbox, announce, leave_rejection
 
-__all__ = ("Gate", "Lease", "Permit", "PermitBlock", "announce", "guarded", "leave_rejection")
-
-P = ParamSpec("P")
-T = TypeVar("T")
+__all__ = ("Gate", "Lease", "Permit", "PermitBlock")
 
 
 class Permit(Protocol):
@@ -275,162 +270,3 @@ class PermitBlock:
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.settle(error)
-
-
-async def guarded(  # noqa: C901, PLR0912, PLR0915  the hard contracts, in one place
-    gates: Sequence[Gate],
-    judged: bool,  # noqa: FBT001  steps are called by position
-    call: Step,
-    attempt: Any,  # an Attempt, or Plain
-) -> Any:
-    """Enter the gates in order, run the call, settle in reverse on every way out. See the top of this module.
-
-    `judged` says that a gate has a classifier of its own. An attempt that has something to say is current from here on: the
-    callee needs no frame of its own for that.
-    """
-    held: list[Permit] = []
-    outcome: Any = None
-    outer: Any = attempt
-    classifier: Classifier | None = None
-    failed = False
-    started = clock.now()
-    if type(attempt) is Attempt:
-        classifier = attempt.classifier
-        if not attempt.plain:
-            outer = make_current(attempt)
-    try:
-        for gate in gates:
-            permit = gate.admit(started)
-            if permit is None:
-                held = [each.kept(granted, started) for each, granted in zip(gates, held, strict=False)]
-                permit = await _wait(gate, attempt_of(attempt))
-                started = clock.now()
-            held.append(permit)
-            if outboxes and gate.outbox:
-                announce(gate, attempt_of(attempt), granted=True)
-        outcome = await call(attempt)
-        return outcome  # noqa: TRY300  permits are settled in `finally`, once for every way out
-    except BaseException as error:
-        failed, outcome = True, error
-        if len(held) < len(gates) and isinstance(error, Rejected):
-            leave_rejection(gates[len(held)], error, attempt)
-        raise
-    finally:
-        now = clock.now()
-        latency = now - started
-        if outer is not attempt:
-            put_back(attempt, outer)
-        if isinstance(outcome, Lingering) and not outcome.has_ended:
-            _settle_at_end(gates, held, attempt_of(attempt), outcome, latency, now)
-        verdict: Verdict | None = SUCCESS
-        if held and (failed or judged or (classifier is not None and classifier.values is not None)):
-            verdict = None  # it is asked for where a gate has no classifier of its own
-            if type(attempt) is not Attempt:
-                attempt = attempt_of(attempt)
-        while held:
-            permit = held.pop()
-            own = gates[len(held)].classifier if judged else None
-            if own is not None:
-                permit.settle(attempt.verdict(outcome, error=failed, classifier=own), latency, now)
-            else:
-                verdict = common = verdict or attempt.verdict(outcome, error=failed)
-                permit.settle(common, latency, now)
-        if outboxes:
-            for gate in gates:
-                if gate.outbox:
-                    announce(gate, attempt_of(attempt))
-        del outcome  # an exception refers to its frames: no cycle
-
-
-def _wait(gate: Gate, attempt: Attempt) -> Coroutine[Any, Any, Permit]:
-    """Wait for a permit; a hedge stands in no line."""
-    return (gate.at_once if attempt.kind == "hedge" else gate.wait)(attempt.deadline)
-
-
-def _settle_at_end(
-    gates: Sequence[Gate], held: list[Permit], attempt: Attempt, value: Lingering, latency: float, now: float
-) -> None:
-    """Settle what does not linger now, and see that the rest is settled when the value has ended. Empties `held`."""
-    lingering: list[tuple[Gate, Permit, Verdict]] = []
-    while held:
-        permit = held.pop()
-        gate = gates[len(held)]
-        verdict = attempt.verdict(value, error=False, classifier=gate.classifier)
-        if permit.lingers:
-            lingering.append((gate, permit, verdict))
-        else:
-            rest = permit.settle(verdict, latency, now)
-            if rest is not None:
-                lingering.append((gate, rest, verdict))
-            announce(gate, attempt)
-
-    def settle_lingering(error: BaseException | None) -> None:
-        now = clock.now()
-        for gate, permit, verdict in lingering:
-            permit.settle(_verdict_at_end(gate, attempt, verdict, error), latency, now)
-        for gate, _, _ in lingering:
-            announce(gate, attempt)
-
-    if lingering:
-        value.on_end(settle_lingering)
-
-
-def _verdict_at_end(gate: Gate, attempt: Attempt, at_return: Verdict, error: BaseException | None) -> Verdict:
-    if error is None or at_return.health is Health.UNHEALTHY:
-        return at_return  # what was bad when it was returned is not better for having been thrown away
-    if isinstance(error, GeneratorExit):
-        return ABANDONED
-    return attempt.verdict(error, error=True, classifier=gate.classifier)
-
-
-def announce(gate: Gate, attempt: Attempt | None = None, *, granted: bool = False) -> None:
-    """Tell what happened inside a gate, after it is over: a listener that calls the gate finds it in order.
-
-    What a listener brings about in the same gate is told in its turn: everyone hears the events in the order of their making.
-    `granted` says that a permit was granted just now.
-    """
-    outbox = gate.outbox
-    if outbox is None or outbox.telling:
-        return
-    if granted:
-        outbox.end_run(gate.name, clock.now())
-    outbox.telling = True
-    try:
-        for event in outbox.events:  # it may grow meanwhile
-            if attempt is None:
-                emit_notable(sink(), event)
-            else:
-                attempt.notify(event if event.call_id else replace(event, key=attempt.key, call_id=attempt.identify()))
-    finally:
-        outbox.telling = False
-        outbox.events.clear()
-        if not outbox.rejections:
-            gate.outbox = None
-
-
-def leave_rejection(gate: Gate, rejection: Rejected, call: Attempt | Plain | None = None) -> None:
-    """Put the rejection into the outbox of the gate that refused; not that of a hedge, which its race tells of."""
-    key = None
-    if isinstance(call, Attempt):
-        if call.kind == "hedge":
-            return
-        key = call.key
-    rejection.key = key
-    now = clock.now()
-    nth = getattr(rejection, "rejections", 0)  # a breaker counts by itself, and tells when it closes
-    if not nth:
-        if gate.outbox is None:
-            gate.outbox = Outbox()
-        nth = gate.outbox.count(gate.name, rejection.reason, now)
-    if nth > 1 and not (ears and sink()):
-        return  # only the first refusal of a run is what an operator must see
-    event = CallRejected(
-        at=now,
-        key=key,
-        call_id=attempt_of(call).identify() if call is not None else 0,
-        strategy=gate.name,
-        reason=rejection.reason,
-        retry_after=rejection.retry_after,
-        nth=nth,
-    )
-    gate.leave(event)

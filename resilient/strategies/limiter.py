@@ -20,8 +20,8 @@ from resilient._arguments import integer
 from resilient.context import time_left
 from resilient.errors import RateLimited
 from resilient.outcome import Verdict
-from resilient.strategies.gate import Gate, Lease, Permit, announce
-from resilient.strategies.outbox import Outbox
+from resilient.strategies.gate import Gate, Lease, Permit
+from resilient.strategies.outbox import Outbox, announce
 from resilient.strategies.waiting import Line, Waiter, tell_wait
 
 __all__ = ("Limiter", "Quota", "Tokens")

@@ -8,11 +8,19 @@ All mutable state: the events, whether they are being told, and the run: its len
 `outboxes`, as long as there are outboxes.
 """
 
-from typing import Final, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Self
 
-from resilient.observe.events import Event, RejectionsEnded
+from resilient import clock
+from resilient.context import Attempt, Plain, attempt_of
+from resilient.errors import Rejected
+from resilient.observe.events import CallRejected, Event, RejectionsEnded
+from resilient.observe.listeners import ears, emit_notable, sink
 
-__all__ = ("Outbox", "outboxes")
+if TYPE_CHECKING:
+    from resilient.strategies.gate import Gate
+
+__all__ = ("Outbox", "announce", "leave_rejection", "outboxes")
 
 _SHORTEST_RUN: Final = 1.0
 """Seconds: where grants and refusals alternate, each gate has two lines in so much time, and no more."""
@@ -61,3 +69,56 @@ class Outbox:
             told = RejectionsEnded(at=now, strategy=strategy, reason=self.reason, rejections=self.rejections, seconds=seconds)
             self.events.append(told)
         self.rejections = 0
+
+
+def announce(gate: "Gate", attempt: Attempt | None = None, *, granted: bool = False) -> None:
+    """Tell what happened inside a gate, after it is over: a listener that calls the gate finds it in order.
+
+    What a listener brings about in the same gate is told in its turn: everyone hears the events in the order of their making.
+    `granted` says that a permit was granted just now.
+    """
+    outbox = gate.outbox
+    if outbox is None or outbox.telling:
+        return
+    if granted:
+        outbox.end_run(gate.name, clock.now())
+    outbox.telling = True
+    try:
+        for event in outbox.events:  # it may grow meanwhile
+            if attempt is None:
+                emit_notable(sink(), event)
+            else:
+                attempt.notify(event if event.call_id else replace(event, key=attempt.key, call_id=attempt.identify()))
+    finally:
+        outbox.telling = False
+        outbox.events.clear()
+        if not outbox.rejections:
+            gate.outbox = None
+
+
+def leave_rejection(gate: "Gate", rejection: Rejected, call: Attempt | Plain | None = None) -> None:
+    """Put the rejection into the outbox of the gate that refused; not that of a hedge, which its race tells of."""
+    key = None
+    if isinstance(call, Attempt):
+        if call.kind == "hedge":
+            return
+        key = call.key
+    rejection.key = key
+    now = clock.now()
+    nth = getattr(rejection, "rejections", 0)  # a breaker counts by itself, and tells when it closes
+    if not nth:
+        if gate.outbox is None:
+            gate.outbox = Outbox()
+        nth = gate.outbox.count(gate.name, rejection.reason, now)
+    if nth > 1 and not (ears and sink()):
+        return  # only the first refusal of a run is what an operator must see
+    event = CallRejected(
+        at=now,
+        key=key,
+        call_id=attempt_of(call).identify() if call is not None else 0,
+        strategy=gate.name,
+        reason=rejection.reason,
+        retry_after=rejection.retry_after,
+        nth=nth,
+    )
+    gate.leave(event)

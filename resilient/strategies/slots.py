@@ -17,7 +17,8 @@ from resilient._arguments import Duration, integer, seconds
 from resilient.context import call_time_left
 from resilient.errors import BulkheadFull
 from resilient.outcome import Verdict
-from resilient.strategies.gate import Gate, Permit, announce
+from resilient.strategies.gate import Gate, Permit
+from resilient.strategies.outbox import announce
 from resilient.strategies.waiting import Line, Waiter, tell_wait
 
 __all__ = ("Slots",)

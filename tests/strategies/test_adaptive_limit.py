@@ -19,8 +19,8 @@ from resilient.observe.timeline import record_timeline
 from resilient.outcome import CANCELLED, SUCCESS, Classifier, Health, Kind, Verdict
 from resilient.pipeline import Pipeline
 from resilient.strategies.adaptive_limit import AdaptiveLimit, AdaptiveLimitStatistics
-from resilient.strategies.gate import announce
 from resilient.strategies.lingering import Lingering
+from resilient.strategies.outbox import announce
 from resilient.testing import disabled
 from strategies.callers import Caller, tasks, ticks
 

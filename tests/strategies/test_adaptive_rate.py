@@ -19,7 +19,7 @@ from resilient.outcome import CANCELLED, SUCCESS, Classifier, Health, Kind, Rate
 from resilient.pipeline import Pipeline
 from resilient.strategies.adaptive_rate import AdaptiveRate
 from resilient.strategies.bulkhead import Bulkhead
-from resilient.strategies.gate import announce
+from resilient.strategies.outbox import announce
 from strategies.callers import tasks, ticks
 
 pytestmark = pytest.mark.anyio

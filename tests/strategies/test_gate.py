@@ -86,6 +86,36 @@ async def test_permits_are_settled_in_reverse_with_the_verdict_and_the_latency()
     ]  # fmt: skip
 
 
+class BrokenDoor(Door):
+    """One that raises when it is to take its permit back."""
+
+    def settle(self, verdict: Verdict, latency: float, now: float) -> None:
+        super().settle(verdict, latency, now)
+        raise Fatal
+
+
+@pytest.mark.parametrize("kind", [Door, LingeringDoor])
+@pytest.mark.parametrize("outcome", [1, Failure(), "lingers", "ends"])
+async def test_a_permit_that_raises_does_not_keep_those_further_out(kind: type[Door], outcome: object) -> None:
+    """Its error surfaces; all others have heard how it ended, once each."""
+    log: list[str] = []
+    broken = BrokenDoor("broken", log)
+    broken.lingers = outcome == "ends"
+    value = Body() if isinstance(outcome, str) else outcome
+    pipeline = Pipeline(kind("a", log), kind("b", log), broken, kind("c", log))
+
+    async def walk() -> None:
+        await pipeline.call(Script(value))
+        assert isinstance(value, Body)
+        value.ended()
+
+    with pytest.raises(Fatal):
+        await walk()
+    del log[:4]
+
+    assert sorted(line.partition(" ")[0] for line in log) == ["a", "b", "broken", "c"]
+
+
 async def test_what_was_entered_before_a_refusal_is_left_again() -> None:
     """The rejection carries the key, and one event tells who refused."""
     log: list[str] = []

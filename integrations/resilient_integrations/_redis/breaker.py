@@ -14,7 +14,7 @@ from typing import Any, Self
 from resilient import CircuitBreaker, Health, Kind, Permit, Verdict, clock
 from resilient._arguments import Duration, integer, seconds
 from resilient.strategies.breaker_states import BreakerMachine, Closed, Happening, Order
-from resilient.strategies.gate import announce
+from resilient.strategies.outbox import announce
 from resilient_integrations._redis.scripts import PEERS, RELEASE, TRIP
 from resilient_integrations._redis.sharing import Shared, SharedGate, shared
 from resilient_integrations._redis.store import RedisStore, Reply, microseconds

@@ -19,7 +19,8 @@ from resilient import Bulkhead, BulkheadFull, BulkheadStatistics, Event, Verdict
 from resilient._arguments import Duration, seconds
 from resilient.chance import source as random
 from resilient.context import time_left
-from resilient.strategies.gate import Lease, Permit, announce
+from resilient.strategies.gate import Lease, Permit
+from resilient.strategies.outbox import announce
 from resilient_integrations._redis.scripts import ACQUIRE, RELEASE, RENEW
 from resilient_integrations._redis.sharing import OnStoreError, Shared, SharedGate, must_wait, shared
 from resilient_integrations._redis.store import RedisStore, Reply, microseconds
