@@ -31,6 +31,13 @@ _TWO_LOOPS: Final = (
     "the marker virtual_time runs the test in an event loop of its own, and so does that of anyio or pytest-asyncio: keep one. "
     "For the plugin of anyio on virtual time override its fixture anyio_backend"
 )
+_OPTIONS: Final = (
+    "virtual_time{given}: the marker takes backends, 'asyncio' or 'trio', and seeds=, how many (at least 1) or a list of seeds"
+)
+_REAL_LOOP: Final = (
+    "the fixture virtual_time does not reach the event loop of an async test: mark the test with @pytest.mark.virtual_time, "
+    "which runs it on this clock. For the plugin of anyio override its fixture anyio_backend"
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,20 +48,27 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, obj: object) -> None:
     """Give the clock to async tests that are marked, by themselves, by their class, or by their module."""
-    if inspect.iscoroutinefunction(obj):
-        marks = [*getattr(obj, "pytestmark", ()), *collector.iter_markers(_MARKER)]
-        if any(mark.name == _MARKER for mark in marks):
-            pytest.mark.usefixtures(_MARKER)(obj)
+    if inspect.iscoroutinefunction(obj) and _is_marked(_MARKER, obj, collector):
+        pytest.mark.usefixtures(_MARKER)(obj)
+
+
+def _is_marked(name: str, obj: object, parent: pytest.Collector | None) -> bool:
+    """Whether somebody marked a test, or its class or module: in auto mode pytest-asyncio marks every async one itself."""
+    marks = [*getattr(obj, "pytestmark", ()), *(parent.iter_markers(name) if parent is not None else ())]
+    return any(mark.name == name for mark in marks)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a marked test once for each backend and seed; its name tells both."""
     mark = metafunc.definition.get_closest_marker(_MARKER)
     if mark is not None and _MARKER in metafunc.fixturenames:
-        if "anyio_backend" in metafunc.fixturenames or metafunc.definition.get_closest_marker("asyncio"):
+        if "anyio_backend" in metafunc.fixturenames or _is_marked("asyncio", metafunc.function, metafunc.definition.parent):
             pytest.fail(_TWO_LOOPS, pytrace=False)
         backends, seeds = mark.args or ("asyncio",), mark.kwargs.get("seeds")
-        chosen = [None] if seeds is None else range(seeds) if isinstance(seeds, int) else seeds
+        chosen = [None] if seeds is None else list(range(seeds) if isinstance(seeds, int) else seeds)
+        if not chosen or mark.kwargs.keys() - {"seeds"} or set(backends) - {"asyncio", "trio"}:
+            given = ", ".join([*map(repr, mark.args), *(f"{name}={value!r}" for name, value in mark.kwargs.items())])
+            pytest.fail(_OPTIONS.format(given=f"({given})"), pytrace=False)
         cases = [(backend, seed) for backend in backends for seed in chosen]
         names = [backend if seed is None else f"{backend}-seed{seed}" for backend, seed in cases]
         metafunc.parametrize(_MARKER, cases, indirect=True, ids=names)
@@ -64,11 +78,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a marked test on its clock."""
     test: Any = pyfuncitem.obj
+    if pyfuncitem.get_closest_marker("asyncio") is not None:  # in auto mode: pytest-asyncio has put a function around it
+        test = getattr(test, "__wrapped__", test)
     if pyfuncitem.get_closest_marker(_MARKER) is None or not inspect.iscoroutinefunction(test):
         return None
     given: dict[str, Any] = pyfuncitem.funcargs
     names = inspect.signature(test).parameters
-    given[_MARKER].run(functools.partial(test, **{name: value for name, value in given.items() if name in names}))
+
+    @functools.wraps(test)  # the task has the name of the test
+    async def run() -> None:
+        await test(**{name: value for name, value in given.items() if name in names})
+
+    given[_MARKER].run(run)
     return True
 
 
@@ -77,6 +98,9 @@ def virtual_time(request: pytest.FixtureRequest) -> "Iterator[VirtualTime]":
     """The clock of the test, which stands at 0.0. A test that is not async runs functions on it: `virtual_time.run(main)`."""
     from resilient import testing  # noqa: PLC0415  see the top of this file
 
+    others = request.node.get_closest_marker(_MARKER) is not None or "anyio_backend" in request.fixturenames
+    if inspect.iscoroutinefunction(request.node.obj) and not others:
+        pytest.fail(_REAL_LOOP, pytrace=False)
     chosen: tuple[Backend, int | None] = getattr(request, "param", ("asyncio", None))
     backend, seed = chosen
     with testing.virtual_time(backend, seed=seed) as time:

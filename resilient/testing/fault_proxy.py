@@ -11,13 +11,14 @@ knows, how many bytes have passed under them, and how it ends.
 """
 
 import contextlib
+import logging
 import socket
 import struct
 import sys
 from collections.abc import Generator
 from random import Random
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import anyio
 from anyio.abc import SocketStream, TaskGroup
@@ -33,6 +34,8 @@ _CHUNK: Final = 65_536
 _UNDER_WAY: Final = 256
 """Chunks of a connection that may be delayed at a time."""
 _RESET_ON_CLOSE: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+_LAST_PORT: Final = 65_535
+_logger: Final = logging.getLogger("resilient")
 _GONE: Final = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
@@ -54,9 +57,13 @@ class FaultProxy:
         port: where it listens, inside of the block.
         connections: how many it has accepted.
 
+    A connection for which the server cannot be reached is reset, as by a server that is not there; a line of the logger
+    `resilient` says why.
+
     Raises:
         OSError: the port cannot be listened on.
-        TypeError: what is given is no fault.
+        RuntimeError: its block was entered again, inside of it.
+        TypeError: what is given is no fault, or of another type.
         ValueError: an argument out of range.
 
     """
@@ -64,11 +71,14 @@ class FaultProxy:
     def __init__(
         self, host: str, port: int, *faults: Fault, seed: int = 0, listen_host: str = "127.0.0.1", listen_port: int = 0
     ) -> None:
-        self._server = host, integer("port", port)
+        if not isinstance(cast("object", host), str) or not host:
+            msg = f"host={host!r}: expected the name or address of the server, such as 'localhost'"
+            raise TypeError(msg)
+        self._server = host, _port("port", port, at_least=1)
         self._seed = integer("seed", seed, at_least=0)
         self._listen_host = listen_host
         self._faults = faults_of(faults)
-        self.port: int = integer("listen_port", listen_port, at_least=0)
+        self.port: int = _port("listen_port", listen_port, at_least=0)
         self.connections = 0
         self._is_running = False
         self._socket: socket.socket
@@ -87,6 +97,9 @@ class FaultProxy:
             self._open_or_close()
 
     async def __aenter__(self) -> Self:
+        if self._is_running:
+            msg = f"{self!r} runs already: one `async with` at a time"
+            raise RuntimeError(msg)
         self._socket = self._bound()
         self.port = self._socket.getsockname()[1]
         self._listens = anyio.Event()
@@ -126,8 +139,9 @@ class FaultProxy:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, sys.platform != "win32")  # there it would share the port
             made.setblocking(False)  # noqa: FBT003  its only parameter
             made.bind((self._listen_host, self.port))
-        except BaseException:
+        except OSError as error:
             made.close()
+            error.strerror = f"{error.strerror}, to listen on {self._listen_host} port {self.port}"
             raise
         return made
 
@@ -181,7 +195,8 @@ class _Link:
     async def _carry(self) -> None:
         try:
             server = await self._proxy.connect()
-        except OSError:
+        except OSError as error:
+            _logger.warning("the server cannot be reached: %s, from %r", error, self._proxy)
             self._end = "reset"
             return
         send, receive = anyio.create_memory_object_stream[tuple[float, bytes]](_UNDER_WAY)
@@ -255,3 +270,10 @@ class _Link:
                 piece = piece[self._client.send(piece) :]
             except BlockingIOError:
                 await anyio.wait_writable(self._client)
+
+
+def _port(name: str, value: int, at_least: int) -> int:
+    if integer(name, value, at_least=at_least) > _LAST_PORT:
+        msg = f"{name}={value!r} is out of range: expected a port of at most {_LAST_PORT}"
+        raise ValueError(msg)
+    return value

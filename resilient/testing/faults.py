@@ -7,9 +7,9 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, cast
 
-from resilient._arguments import fraction, integer, number, seconds
+from resilient._arguments import Duration, fraction, integer, number, seconds
 
 __all__ = (
     "Bandwidth",
@@ -83,20 +83,21 @@ class Latency(Fault):
     """What the server sends arrives later. Throughput stays as it is.
 
     Attributes:
-        seconds: how much, at least 0.
+        seconds: how much, at least 0 (a `timedelta` becomes seconds).
         jitter: up to so many seconds more, at least 0 (default 0). The order of bytes stays.
 
     """
 
-    seconds: float
-    jitter: float = 0.0
+    seconds: Duration
+    jitter: Duration = 0.0
 
     def __post_init__(self) -> None:
-        seconds("seconds", self.seconds)
-        seconds("jitter", self.jitter)
+        for name in ("seconds", "jitter"):
+            object.__setattr__(self, name, seconds(name, getattr(self, name)))
 
     def apply(self, weather: Weather) -> None:
-        weather.latencies.append((self.seconds, self.seconds + self.jitter))
+        least, more = cast("float", self.seconds), cast("float", self.jitter)
+        weather.latencies.append((least, least + more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +130,14 @@ class Drip(Fault):
     """
 
     size: int = 1
-    pause: float = 0.01
+    pause: Duration = 0.01
 
     def __post_init__(self) -> None:
         integer("size", self.size)
-        seconds("pause", self.pause)
+        object.__setattr__(self, "pause", seconds("pause", self.pause))
 
     def apply(self, weather: Weather) -> None:
-        weather.slow_to(self.size, self.pause)
+        weather.slow_to(self.size, cast("float", self.pause))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,8 @@ class Sometimes(Fault):
         if isinstance(self.fault, Refuse):
             msg = "fault=Refuse(): it cannot happen sometimes, a port is open or not; take Reset(), which accepts and then resets"
             raise TypeError(msg)
+        if not isinstance(cast("object", self.fault), Fault):
+            raise TypeError(_no_fault(self.fault))
 
     def apply(self, weather: Weather) -> None:
         if weather.random.random() < self.share:
@@ -224,7 +227,11 @@ class Sometimes(Fault):
 def faults_of(given: Any) -> tuple[Fault, ...]:
     """Check what a user calls faults: one, several, or None."""
     faults: list[Any] = [] if given is None else [*given] if isinstance(given, tuple) else [given]
-    if not all(isinstance(fault, Fault) for fault in faults):
-        msg = f"fault={given!r}: expected a fault such as Latency(0.2) or Reset(after=100), several in a tuple, or None"
-        raise TypeError(msg)
+    for fault in faults:
+        if not isinstance(fault, Fault):
+            raise TypeError(_no_fault(fault))
     return tuple(faults)
+
+
+def _no_fault(given: object) -> str:
+    return f"fault={given!r}: expected a fault such as Latency(0.2) or Reset(after=100), several in a tuple, or None"

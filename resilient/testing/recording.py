@@ -38,9 +38,10 @@ class Recording(Timeline):
         """The events of this type whose fields are equal to these: `events.of(RetryScheduled, number=1)`.
 
         Raises:
-            TypeError: events of that type have no such field.
+            TypeError: what is given is no type of event, or events of that type have no such field.
 
         """
+        _check_kinds(kind)
         _check_fields(kind, fields)
         return [
             event
@@ -65,8 +66,10 @@ class Recording(Timeline):
 
         Raises:
             AssertionError: they did not. It tells how far the order goes.
+            TypeError: what is given is no type of event.
 
         """
+        _check_kinds(*kinds)
         rest = iter(self.events)
         for place, kind in enumerate(kinds):
             if not any(isinstance(event, kind) for event in rest):
@@ -79,8 +82,10 @@ class Recording(Timeline):
 
         Raises:
             AssertionError: there are some.
+            TypeError: what is given is no type of event.
 
         """
+        _check_kinds(*kinds)
         found = [event for event in self.events if isinstance(event, kinds or Event)]
         if found:
             unwanted = " or ".join(kind.__name__ for kind in kinds) or "event"
@@ -103,6 +108,13 @@ def recorded() -> Generator[Recording]:
         yield recording
     finally:
         remove_listener(recording)
+
+
+def _check_kinds(*kinds: object) -> None:
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Event)):
+            msg = f"{kind!r}: expected a type of resilient.observe.events, such as RetryScheduled"
+            raise TypeError(msg)
 
 
 def _check_fields(kind: type[Event], fields: dict[str, Any]) -> None:

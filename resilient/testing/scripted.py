@@ -6,7 +6,7 @@ All mutable state: the list of calls.
 import inspect
 import math
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import anyio
 
@@ -25,17 +25,17 @@ class After:
     """An outcome that takes its time: `After(0.2, 503)` returns 503 after 0.2 seconds, `After(60, OSError())` raises then.
 
     Attributes:
-        seconds: how long it takes, at least 0; `math.inf` hangs until it is cancelled.
+        seconds: how long it takes, at least 0 (a `timedelta` becomes seconds); `math.inf` hangs until it is cancelled.
         outcome: what comes then, None if nothing else is said.
 
     """
 
-    seconds: float
+    seconds: Duration
     outcome: Any = None
 
     def __post_init__(self) -> None:
         if self.seconds != math.inf:
-            _arguments.seconds("seconds", self.seconds)
+            object.__setattr__(self, "seconds", _arguments.seconds("seconds", self.seconds))
 
 
 class ScriptEnded(AssertionError):
@@ -109,7 +109,7 @@ class ScriptedCallee:
         outcome = self._outcome(place)
         wait = self._seconds
         if isinstance(outcome, After):
-            wait, outcome = wait + outcome.seconds, outcome.outcome
+            wait, outcome = wait + cast("float", outcome.seconds), outcome.outcome
         await anyio.sleep(wait)
         if isinstance(outcome, BaseException):
             raise outcome.with_traceback(None)  # one object may be raised many times
@@ -120,7 +120,10 @@ class ScriptedCallee:
     def _outcome(self, place: int) -> Any:
         count = len(self._outcomes)
         if place >= count and self._then == "raise":
-            msg = f"call {place + 1} of a callee whose script has {count} outcomes: {self._outcomes!r}"
+            msg = (
+                f"call {place + 1} of a callee whose script has {count} outcomes: {self._outcomes!r}. "
+                "Add an outcome, or see who calls so often: its `received` tells the attempts"
+            )
             raise ScriptEnded(msg)
         return self._outcomes[place % count if self._then == "repeat" else min(place, count - 1)]
 

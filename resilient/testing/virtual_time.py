@@ -10,16 +10,16 @@ peer on the network. `grace` makes it wait a little for these before each jump; 
 A test that would hang for ever raises `Deadlock` where it is certain that nothing can run again. A `seed` decides in which order
 tasks run that are ready at the same time: `explore` tries many, and what fails under one fails under it again.
 
-All mutable state: the time of a `_LoopTime`, when the futures of a loop were made, and `resilient.clock.now`, which is put back
-at the end.
+All mutable state: the time of a `_LoopTime`, when the futures of a loop were made, the deadlock of a loop, and
+`resilient.clock.now`, which is put back at the end.
 """
 
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import math
 import selectors
-import threading
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from functools import partial
 from random import Random
@@ -32,6 +32,7 @@ from resilient._arguments import integer, seconds
 from resilient.testing.deadlock import Deadlock, Waiting, awaited_frames, waiting
 from resilient.testing.inside_asyncio import InterleavedLoop, waits_for
 from resilient.testing.seeds import seeded
+from resilient.testing.threads import OtherThreads
 
 __all__ = ("Backend", "VirtualTime", "explore", "run_virtual", "virtual_time")
 
@@ -77,8 +78,17 @@ class VirtualTime:
 
         Raises:
             Deadlock: nothing can ever run again. It is noticed where no thread and no socket is in use.
+            RuntimeError: the block of this clock is over, or another clock was put in its place within it.
+            TypeError: `fn` is no function, but the coroutine that it returned.
 
         """
+        if inspect.iscoroutine(fn):
+            fn.close()
+            msg = f"fn={fn!r}: expected an async function, not what it returned: run(main), run(main, 42), not run(main(42))"
+            raise TypeError(msg)
+        if clock.now is not self._now:
+            msg = "the library has another clock now: run() belongs inside the block of its own virtual_time, the innermost one"
+            raise RuntimeError(msg)
         try:
             return self._run(fn, *args)
         except BaseException as error:
@@ -89,9 +99,9 @@ class VirtualTime:
     def _run(self, fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts) -> T:
         try:
             return anyio.run(fn, *args, backend=self.backend, backend_options=self.options)
-        except Exception as error:
-            deadlock = _deadlock_in(error.__cause__)  # trio calls it an internal error of its own
-            if deadlock is not None:
+        except BaseException as error:
+            deadlock = _deadlock_in(error) or _deadlock_in(error.__cause__)  # in groups; or trio calls it an internal error
+            if deadlock is not None and deadlock is not error:
                 raise Deadlock(deadlock.waiting) from error
             raise
 
@@ -116,9 +126,11 @@ def virtual_time(backend: Backend = "asyncio", *, grace: float = 0.0, seed: int 
                     yield time.anyio_backend
 
     Raises:
+        RuntimeError: an event loop runs already; it would stay on its own time.
         ValueError: another backend, or an argument out of range.
 
     """
+    _refuse_in_a_loop()
     wait = seconds("grace", grace)
     with contextlib.ExitStack() as undo:
         random = None if seed is None else undo.enter_context(seeded(integer("seed", seed, at_least=0)))
@@ -134,6 +146,18 @@ def virtual_time(backend: Backend = "asyncio", *, grace: float = 0.0, seed: int 
         undo.callback(setattr, clock, "now", clock.now)
         clock.now = now
         yield VirtualTime(backend, options, now, seed)
+
+
+def _refuse_in_a_loop() -> None:
+    try:
+        running = anyio.get_current_task()
+    except RuntimeError:  # no event loop runs
+        return
+    msg = (
+        f"virtual time brings an event loop of its own, and the task {running.name!r} runs in one already: use it in a function "
+        "that is not async; an async test is marked with @pytest.mark.virtual_time instead"
+    )
+    raise RuntimeError(msg)
 
 
 def run_virtual(fn: Callable[[*Ts], Awaitable[T]], /, *args: *Ts, backend: Backend = "asyncio", seed: int | None = None) -> T:
@@ -157,8 +181,14 @@ def explore(
         seeds: how many, at least 1, beginning with 0 (default 500); or which.
         backend: `"asyncio"` (the default) or `"trio"`.
 
+    Raises:
+        ValueError: no seed, or one out of range.
+
     """
-    chosen = range(integer("seeds", seeds)) if isinstance(seeds, int) else seeds
+    chosen = list(range(integer("seeds", seeds)) if isinstance(seeds, int) else seeds)
+    if not chosen:
+        msg = "seeds=[]: nothing would run; expected how many, or which"
+        raise ValueError(msg)
     for passed, seed in enumerate(chosen):
         try:
             run_virtual(fn, *args, backend=backend, seed=seed)
@@ -186,6 +216,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         super().__init__()
         self._time = time
         self._grace = grace
+        self._told: Deadlock | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
@@ -196,10 +227,13 @@ class _JumpingSelector(selectors.DefaultSelector):
         if timeout is not None:
             self._time.seconds += timeout
             return ready
+        others = OtherThreads()
         while not ready:  # no timer is set: somebody else must wake us, in real time
-            if len(self.get_map()) <= 1 and threading.active_count() == 1:  # 1: the loop's own pipe
-                raise _deadlock(self._time.seconds)
-            ready = super().select(_PATIENCE)
+            alone = len(self.get_map()) <= 1 and others.are_idle()  # 1: the loop's own pipe
+            ready = super().select(0 if alone else _PATIENCE)  # the last of them may just have woken us
+            if alone and not ready:
+                self._told = self._told or _deadlock(self._time.seconds)  # once: what hangs while it is cancelled says less
+                raise self._told
         return ready
 
 

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from random import Random
 from typing import Any, Final
 
@@ -243,8 +244,8 @@ async def test_a_port_that_refuses_can_be_opened_again() -> None:
 
 @real
 @pytest.mark.anyio
-async def test_what_the_server_does_is_handed_on() -> None:
-    """Where it resets, or is not there, the client sees a reset."""
+async def test_what_the_server_does_is_handed_on(caplog: pytest.LogCaptureFixture) -> None:
+    """Where it resets, or is not there, the client sees a reset; in the second case a line says why."""
 
     async def reset(stream: anyio.abc.SocketStream) -> None:
         async with FaultProxy("127.0.0.1", 1) as nobody, await anyio.connect_tcp("127.0.0.1", nobody.port) as other:
@@ -257,6 +258,9 @@ async def test_what_the_server_does_is_handed_on() -> None:
     async with proxied(serve=reset) as proxy, await anyio.connect_tcp("127.0.0.1", proxy.port) as stream:
         with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)):
             await stream.receive()
+
+    assert "the server cannot be reached: " in caplog.text
+    assert "to 127.0.0.1:1: no fault, 1 connections>" in caplog.text
 
 
 @real
@@ -296,9 +300,23 @@ async def test_an_error_of_the_block_surfaces_as_it_is() -> None:
 async def test_a_port_that_is_taken_is_an_error() -> None:
     """That of the operating system."""
     async with FaultProxy("127.0.0.1", 1) as first:
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(OSError, match=f"in use, to listen on 127.0.0.1 port {first.port}"):
             async with FaultProxy("127.0.0.1", 1, listen_port=first.port):
                 pass
+
+
+@real
+@pytest.mark.anyio
+async def test_one_proxy_runs_once_at_a_time() -> None:
+    """And again when it has ended, on its port."""
+    proxy = FaultProxy("127.0.0.1", 1)
+    async with proxy:
+        with pytest.raises(RuntimeError, match="runs already: one `async with` at a time"):
+            async with proxy:
+                pass
+        port = proxy.port
+    async with proxy:
+        assert proxy.port == port
 
 
 # What needs no socket
@@ -345,6 +363,8 @@ def test_what_is_drawn_follows_from_the_seed_and_the_connection() -> None:
         (lambda: BlackHole(after=-1), "after=-1 is out of range"),
         (lambda: Sometimes(2, Reset()), "share=2 is out of range"),
         (lambda: FaultProxy("127.0.0.1", 0), "port=0 is out of range"),
+        (lambda: FaultProxy("127.0.0.1", 65_536), "port=65536 is out of range: expected a port of at most 65535"),
+        (lambda: FaultProxy("127.0.0.1", 1, listen_port=65_536), "listen_port=65536 is out of range"),
         (lambda: FaultProxy("127.0.0.1", 1, seed=-1), "seed=-1 is out of range"),
         (lambda: FaultProxy("127.0.0.1", 1, listen_port=-1), "listen_port=-1 is out of range"),
     ],
@@ -361,6 +381,16 @@ def test_what_is_no_fault_is_refused() -> None:
         faults_of((Latency(1), 5))
     with pytest.raises(TypeError, match=r"take Reset\(\)"):
         Sometimes(0.5, Refuse())
+    with pytest.raises(TypeError, match=r"fault=<class '.*Reset'>: expected a fault"):
+        Sometimes(0.5, Reset)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="host=5432: expected the name or address of the server"):
+        FaultProxy(5432, 5432)  # type: ignore[arg-type]
+
+
+def test_durations_may_be_timedeltas() -> None:
+    """Seconds are what is kept."""
+    assert Latency(timedelta(seconds=2), timedelta(seconds=1)) == Latency(2.0, 1.0)
+    assert weather_of(Latency(timedelta(seconds=2)), Drip(1, timedelta(seconds=3))).pause == 3.0
 
 
 def test_its_repr_tells_where_it_leads_and_what_happens() -> None:

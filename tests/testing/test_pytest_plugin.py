@@ -100,7 +100,7 @@ def pytest_sessionfinish():
 
 
 def run_pytest(directory: Path, *plugins: str) -> str:
-    options = [option for plugin in plugins for option in ("-p", plugin)]
+    options = [option for plugin in plugins for option in ([plugin] if plugin.startswith("-") else ["-p", plugin])]
     done = subprocess.run(  # noqa: S603  our own files
         [sys.executable, "-m", "pytest", "-rA", "-q", "--strict-markers", "--color=no", "-s", *options, str(directory)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(SOURCES), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
@@ -144,6 +144,135 @@ def test_two_plugins_for_one_test_are_told_at_collection(tmp_path: Path) -> None
 
     assert "keep one" in said
     assert "1 error" in said
+
+
+REFUSED: Final = """
+import anyio
+import pytest
+
+
+@pytest.mark.virtual_time(seed=5)
+async def test_option(): ...
+
+
+@pytest.mark.virtual_time(seeds=0)
+async def test_no_seed(): ...
+
+
+@pytest.mark.virtual_time("curio")
+async def test_backend(): ...
+
+
+@pytest.mark.{mark}
+async def test_without_the_marker(virtual_time): ...
+"""
+
+
+def test_what_would_run_in_another_way_than_it_is_written_is_told(tmp_path: Path) -> None:
+    """An option that there is not, no seed at all, and the clock in a test that runs in real time."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    *cases, last = REFUSED.split("\n\n\n")
+    for number, case in enumerate(cases):
+        (tmp_path / f"test_{number}.py").write_text(f"import pytest\n\n\n{case}\n")
+    (tmp_path / "test_last.py").write_text(f"import pytest\n\n\n{last.format(mark='asyncio')}\n")
+
+    told = run_pytest(tmp_path, PLUGIN, "pytest_asyncio.plugin", "--continue-on-collection-errors")
+
+    assert "virtual_time(seed=5): the marker takes backends, 'asyncio' or 'trio', and seeds=" in told
+    assert "virtual_time(seeds=0): the marker takes" in told
+    assert "virtual_time('curio'): the marker takes" in told
+    assert "mark the test with @pytest.mark.virtual_time, which runs it on this clock" in told
+    assert "passed" not in told.splitlines()[-1]
+
+
+AUTO: Final = """
+import anyio
+import pytest
+
+from resilient import Bulkhead, clock
+
+
+@pytest.mark.virtual_time("asyncio", "trio")
+async def test_marked(no_leaks):
+    await anyio.sleep(3600)
+    assert clock.now() == 3600
+
+
+@pytest.mark.virtual_time("asyncio", "trio")
+async def test_hangs():
+    bulkhead = Bulkhead(1, max_queue=1)
+    await bulkhead.acquire()
+    await bulkhead.acquire()
+
+
+async def test_in_real_time():
+    assert clock.now() > 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.virtual_time
+async def test_both(): ...
+"""
+
+
+def test_the_marker_wins_where_pytest_asyncio_takes_every_async_test(tmp_path: Path) -> None:
+    """In its auto mode it marks them itself; one that its author marked for both is still an error."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+    marked, _, both = AUTO.rpartition("\n\n\n")
+    (tmp_path / "test_marked.py").write_text(marked)
+    (tmp_path / "test_both.py").write_text(f"import pytest\n\n\n{both}")
+
+    said = run_pytest(tmp_path, PLUGIN, "pytest_asyncio.plugin", "--continue-on-collection-errors")
+
+    assert re.findall(r"^PASSED [^:]*::(\S+)", said, re.MULTILINE) == [
+        "test_marked[asyncio]",
+        "test_marked[trio]",
+        "test_in_real_time",
+    ]
+    assert re.findall(r"^FAILED [^:]*::(\S+)", said, re.MULTILINE) == ["test_hangs[asyncio]", "test_hangs[trio]"]
+    assert said.count("- task 'test_marked.test_hangs' has waited for 0 s at ") >= 2
+    assert "ERROR test_both.py" in said
+    assert "keep one" in said
+
+
+HANGS: Final = """
+import anyio
+import pytest
+
+from resilient.testing import virtual_time
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request):
+    with virtual_time(request.param) as time:
+        yield time.anyio_backend
+
+
+@pytest.mark.anyio
+async def test_hangs():
+    await anyio.Event().wait()
+
+
+@pytest.mark.anyio
+async def test_group_hangs():
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.Event().wait, name="waiter")
+"""
+
+
+def test_the_plugin_of_anyio_shows_a_deadlock_as_it_is(tmp_path: Path) -> None:
+    """On trio it is no error of trio's, and no cancellation."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_hangs.py").write_text(HANGS)
+
+    said = run_pytest(tmp_path, PLUGIN, "anyio")
+
+    assert "4 failed" in said
+    assert (
+        len(re.findall(r"^E .*task .* has waited for 0 s at .*test_hangs\.py:[0-9]+, in test_hangs, within", said, re.MULTILINE))
+        == 2
+    )
+    assert len(re.findall(r"task 'waiter' has waited for 0 s at .*, within Event.wait", said)) >= 2
 
 
 def test_a_start_of_pytest_loads_nothing_but_the_plugin(tmp_path: Path) -> None:

@@ -83,6 +83,13 @@ def test_a_field_that_events_do_not_have_is_an_error(events: Recording) -> None:
         events.of(RetryScheduled, dely=1)
 
 
+def test_what_is_no_type_of_event_is_an_error(events: Recording) -> None:
+    """An assertion on it would hold whatever happened."""
+    for ask in (events.of, events.one, events.assert_order, events.assert_none):
+        with pytest.raises(TypeError, match=r"'RetryScheduled': expected a type of resilient\.observe\.events"):
+            ask("RetryScheduled")  # type: ignore[arg-type]
+
+
 def test_nothing_is_heard_before_and_after() -> None:
     """The listener is removed, whatever happens."""
     with pytest.raises(LookupError), recorded():

@@ -1,6 +1,7 @@
 """Callees that play a script."""
 
 import math
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -47,7 +48,7 @@ def test_a_script_can_end() -> None:
     *_, last = play(ScriptedCallee(1, 2, then="raise"), 3)
 
     assert isinstance(last, ScriptEnded)
-    assert str(last) == "call 3 of a callee whose script has 2 outcomes: (1, 2)"
+    assert str(last).startswith("call 3 of a callee whose script has 2 outcomes: (1, 2). Add an outcome")
 
 
 def test_outcomes_take_their_time() -> None:
@@ -56,6 +57,11 @@ def test_outcomes_take_their_time() -> None:
 
     assert play(callee, 4) == [503, None, 200, 200]
     assert callee.at == [0, 1.5, 4.5, 5.5]
+
+
+def test_the_time_may_be_a_timedelta() -> None:
+    """As everywhere."""
+    assert After(timedelta(minutes=1), 503) == After(60.0, 503)
 
 
 def test_a_callee_can_hang() -> None:

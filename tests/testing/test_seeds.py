@@ -247,6 +247,7 @@ def test_exploring_tries_all_seeds_that_it_is_given(backend: Backend) -> None:
     [
         (partial(run_virtual, race, seed=-1), "seed=-1 is out of range"),
         (partial(explore, race, seeds=0), "seeds=0 is out of range"),
+        (partial(explore, race, seeds=[]), "nothing would run; expected how many, or which"),
     ],
 )
 def test_seeds_out_of_range_are_refused(call: Callable[[], object], message: str) -> None:

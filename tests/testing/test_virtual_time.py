@@ -3,7 +3,9 @@ import gc
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from typing import Literal
 
 import anyio
@@ -243,6 +245,66 @@ def test_a_deadlock_leaves_nothing_to_be_collected_with_a_warning() -> None:
     with pytest.raises(Deadlock):
         run_virtual(main)
     gc.collect()
+
+
+@both
+def test_threads_that_are_kept_for_later_hide_no_deadlock(backend: Backend) -> None:
+    """Workers of anyio, of trio and of an executor, and the one by which pytest-timeout ends tests, wake nobody."""
+
+    async def main() -> None:
+        await anyio.to_thread.run_sync(lambda: None)
+        executor.submit(lambda: None).result()
+        await anyio.Event().wait()
+
+    guard = threading.Timer(60, lambda: None)
+    guard.name = "pytest_timeout test_it"
+    guard.start()
+    with ThreadPoolExecutor(1) as executor, pytest.raises(Deadlock, match=r"Event\.wait"):
+        run_virtual(main, backend=backend)
+    guard.cancel()
+
+
+@both
+def test_a_thread_at_work_may_still_wake_the_loop(backend: Backend) -> None:
+    """Whatever it waits for itself: only who waits for work waits for us."""
+    real = time.monotonic()
+    queue: SimpleQueue[str] = SimpleQueue()
+    timer = threading.Timer(0.8, queue.put, ["value"])
+    timer.start()
+
+    async def main() -> str:
+        return await anyio.to_thread.run_sync(queue.get)
+
+    assert run_virtual(main, backend=backend) == "value"
+    assert time.monotonic() - real >= 0.8
+
+
+def test_a_clock_runs_in_its_own_block_only() -> None:
+    """Outside of it, and inside of another one, the library would be on another time than the loop."""
+    with virtual_time() as over:
+        pass
+    with pytest.raises(RuntimeError, match=r"run\(\) belongs inside the block of its own virtual_time"):
+        over.run(anyio.sleep, 1)
+    with virtual_time() as outer, virtual_time(), pytest.raises(RuntimeError, match="the innermost one"):
+        outer.run(anyio.sleep, 1)
+
+
+@both
+def test_virtual_time_is_refused_inside_of_a_running_loop(backend: Backend) -> None:
+    """That loop would stay on its own time."""
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match=r"the task '.*main' runs in one already: use it in a function that is not async"):
+            run_virtual(anyio.sleep, 1)
+
+    anyio.run(main, backend=backend)
+
+
+@both
+def test_a_coroutine_in_place_of_its_function_is_told(backend: Backend) -> None:
+    """And closed: no warning follows."""
+    with pytest.raises(TypeError, match=r"expected an async function, not what it returned: run\(main\), run\(main, 42\)"):
+        run_virtual(anyio.sleep(1), backend=backend)  # type: ignore[arg-type]
 
 
 def test_a_deadlock_is_noticed_when_the_last_thread_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
