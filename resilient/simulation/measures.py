@@ -17,6 +17,7 @@ __all__ = ("MEASURES", "Measure", "Run", "measure")
 
 _RECOVERED: Final = 0.97  # of the goodput before
 _STEADY: Final = 3  # steps in a row
+_ANSWERED: Final = frozenset({"ok", "late"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,19 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "amplification_during": Measure("the same, during the disturbance"),
     "amplification_after": Measure("the same, after it"),
     "recovery": Measure("from the end of the disturbance until goodput is back at 97 %", "s"),
-    "p50": Measure("latency of good calls, median", "s"),
+    "p50": Measure("latency of calls with an answer, late ones too: median", "s"),
     "p95": Measure("95th percentile", "s"),
     "p99": Measure("99th percentile", "s"),
     "p999": Measure("99.9th percentile", "s"),
     "wait": Measure("how long a call took on average, whatever its end", "s"),
+    "wait_p99": Measure("99th percentile of the same", "s"),
     "wasted": Measure("work of the services for requests that nobody waited for", "share"),
     "rejected": Measure("calls that a strategy refused", "share"),
     "degraded": Measure("calls that a fallback answered", "share"),
     "flaps": Measure("how often a breaker opened"),
     "open": Measure("time that breakers were not closed", "share"),
     "budget_low": Measure("the least that a retry budget had left, in retries", better="more"),
-    "hedges": Measure("hedges per call", "share"),
+    "hedges": Measure("hedges per call, at all services", "share"),
     "queue_peak": Measure("requests that waited at a service at most"),
     "finished": Measure("when the last call ended", "s"),
 }
@@ -97,7 +99,8 @@ def measure(scenario: Scenario, policy: str, seed: int, record: Record) -> Run:
     """Work out all numbers and series of a run."""
     phases = _phases(scenario)
     counted = [call for call in record.calls if call.began >= scenario.warm_up or scenario.warm_up >= scenario.seconds]
-    good = sorted(call.ended - call.began for call in counted if call.result == "ok")
+    answered = sorted(call.ended - call.began for call in counted if call.result in _ANSWERED)
+    waits = sorted(min(call.ended, record.over) - call.began for call in counted)  # those that were cut off took at least that
     busiest = max(record.tallies.values(), key=lambda tally: sum(tally.attempts))
     last_step = record.index(scenario.seconds)
     made, worked = sum(record.made), sum(sum(tally.worked) for tally in record.tallies.values())
@@ -107,18 +110,19 @@ def measure(scenario: Scenario, policy: str, seed: int, record: Record) -> Run:
         "goodput": _goodput(counted),
         "amplification": _ratio(sum(busiest.attempts), made),
         "recovery": _recovery(scenario, record),
-        "p50": quantile(good, 0.5),
-        "p95": quantile(good, 0.95),
-        "p99": quantile(good, 0.99),
-        "p999": quantile(good, 0.999),
-        "wait": _ratio(math.fsum(call.ended - call.began for call in counted if call.ended < math.inf), len(counted)),
+        "p50": quantile(answered, 0.5),
+        "p95": quantile(answered, 0.95),
+        "p99": quantile(answered, 0.99),
+        "p999": quantile(answered, 0.999),
+        "wait": _ratio(math.fsum(waits), len(waits)),
+        "wait_p99": quantile(waits, 0.99),
         "wasted": _ratio(sum(sum(tally.wasted) for tally in record.tallies.values()), worked),
         "rejected": _share(counted, "rejected"),
         "degraded": _share(counted, "degraded"),
         "flaps": sum(record.openings),
         "open": _ratio(sum(record.open[:last_step]), last_step) if record.breakers else math.nan,
         "budget_low": min(record.budget) if min(record.budget) < math.inf else math.nan,
-        "hedges": _ratio(busiest.kinds["hedge"], made),
+        "hedges": _ratio(sum(tally.kinds["hedge"] for tally in record.tallies.values()), made),
         "queue_peak": max(max(tally.queue) for tally in record.tallies.values()),
         "finished": max((call.ended for call in record.calls), default=math.nan),
     }
@@ -161,11 +165,14 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _recovery(scenario: Scenario, record: Record) -> float:
-    """Seconds from the end of the disturbance until goodput is back, for good enough; infinity where it never is."""
-    if scenario.disturbance is None:
+    """Seconds from the end of the disturbance until goodput is back, for good enough; infinity where it never is.
+
+    Not a number where that makes no sense: nothing was good before, or the run ends while the disturbance lasts.
+    """
+    begin, end = scenario.disturbance or (math.nan, math.inf)
+    before = _goodput([call for call in record.calls if scenario.warm_up <= call.began < begin])
+    if end >= scenario.seconds or not before > 0:
         return math.nan
-    _, end = scenario.disturbance
-    before = _goodput([call for call in record.calls if scenario.warm_up <= call.began < scenario.disturbance[0]])
     first, last = record.index(end), record.index(scenario.seconds)
     made, good = [0] * record.steps, [0] * record.steps
     for call in record.calls:
@@ -182,7 +189,7 @@ def _series(record: Record, busiest: Tally, steps: int) -> dict[str, list[float]
     made: list[list[Call]] = [[] for _ in range(record.steps)]
     for call in record.calls:
         made[record.index(call.began)].append(call)
-    latencies = [sorted(call.ended - call.began for call in calls if call.result == "ok") for calls in made[:steps]]
+    latencies = [sorted(call.ended - call.began for call in calls if call.result in _ANSWERED) for calls in made[:steps]]
     waste = zip(
         *(
             [sum(parts) for parts in zip(*lists, strict=True)]

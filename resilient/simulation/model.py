@@ -8,15 +8,27 @@ same, and is lost. See N. Bronson, A. Aghayev, A. Charapko and T. Zhu, "Metastab
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from random import Random
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from resilient._arguments import integer, number, seconds
 from resilient.policy.schema import Policy
 
 __all__ = ("Clients", "Condition", "Latency", "Scenario", "Service")
+
+
+def _texts_and_flags(part: "Service | Clients | Condition | Scenario") -> None:
+    """A name that is no text, or a switch that is neither true nor false, would be taken for something else later."""
+    kinds = {"str": (str, "a text"), "bool": (bool, "true or false")}
+    for each in fields(part):
+        kind, expected = kinds.get(str(getattr(each.type, "__name__", each.type)), (object, ""))
+        value = getattr(part, each.name)
+        if not isinstance(value, kind):
+            msg = f"{each.name}={value!r}: expected {expected}, got {type(value).__name__}"
+            raise TypeError(msg)
 
 
 def _choice(name: str, value: str, *known: str) -> None:
@@ -105,6 +117,7 @@ class Service:
     patience: float = 5.0
 
     def __post_init__(self) -> None:
+        _texts_and_flags(self)
         integer("workers", self.workers)
         integer("queue", self.queue, at_least=0)
         _choice("discipline", self.discipline, "fifo", "lifo")
@@ -155,6 +168,7 @@ class Clients:
     policy: str = ""
 
     def __post_init__(self) -> None:
+        _texts_and_flags(self)
         number("rate", self.rate, at_least=0.0)
         _choice("arrivals", self.arrivals, "poisson", "constant")
         integer("users", self.users, at_least=0)
@@ -205,6 +219,7 @@ class Condition:
     rate: float = 1.0
 
     def __post_init__(self) -> None:
+        _texts_and_flags(self)
         seconds("begin", self.begin)
         seconds("end", self.end, above=self.begin)
         seconds("eases", self.eases)
@@ -226,6 +241,10 @@ class Condition:
     def over(self) -> float:
         """When nothing is left of it."""
         return self.end + self.eases
+
+
+_NO_EFFECT: Final = {"slow": 1.0, "errors": 0.0, "refuses": 0.0, "hangs": 0.0, "workers": 1.0, "rate": 1.0}
+_MOST_STEPS: Final = 1_000_000  # of the series, for which there is room in memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,16 +282,30 @@ class Scenario:
     claims: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _texts_and_flags(self)
         seconds("seconds", self.seconds, above=0.0)
         seconds("warm_up", self.warm_up)
         seconds("step", self.step, above=0.0)
+        if self.seconds / self.step > _MOST_STEPS:
+            least = self.seconds / _MOST_STEPS
+            msg = f"step={self.step:g} is out of range: expected at least {least:g}, for seconds={self.seconds:g}"
+            raise ValueError(msg)
+        if not self.services:
+            raise ValueError("services: at least one is needed")
         if not any(group.counted for group in self.clients):
             raise ValueError("clients: at least one group whose calls are counted is needed")
         services = [service.name for service in self.services]
         callers: list[Clients | Service] = [*self.clients, *self.services]
         self._check("calls", services, *(caller.calls for caller in callers))
         self._check("policy", self.policies, *(caller.policy for caller in callers))
-        self._check("on", [*services, *(group.name for group in self.clients)], *(one.on for one in self.conditions))
+        groups = [group.name for group in self.clients]
+        self._check("on", [*services, *groups], *(one.on for one in self.conditions))
+        for name, count in Counter([*services, *groups]).items():
+            if count > 1:  # chance is drawn by name: groups that share one would call in step
+                msg = f"name={name!r}: {count} services or groups of clients are called so: give each a name of its own"
+                raise ValueError(msg)
+        for one in self.conditions:
+            self._check_effects(one)
         for service in self.services:
             if service.calls and services.index(service.calls) <= services.index(service.name):
                 msg = f"services: {service.name!r} calls {service.calls!r}: a service can call only one that stands below it"
@@ -282,6 +315,17 @@ class Scenario:
         for name in names:
             if name and name not in known:
                 msg = f"{what}={name!r}: there is no such name; there are {', '.join(map(repr, known)) or 'none'}"
+                raise ValueError(msg)
+
+    def _check_effects(self, condition: Condition) -> None:
+        """An effect on what it does nothing to would make another experiment than the one that was asked for."""
+        group = next((group for group in self.clients if group.name == condition.on), None)
+        takes = [name for name in _NO_EFFECT if name != "rate"] if group is None else ["rate"] if group.rate else []
+        for name, nothing in _NO_EFFECT.items():
+            given = getattr(condition, name)
+            if given != nothing and name not in takes:
+                expected = " or ".join(takes) or "clients with a rate"
+                msg = f"conditions: {name}={given:g} does nothing to {condition.on!r}: expected {expected}"
                 raise ValueError(msg)
 
     def replace(self, **changes: object) -> Self:

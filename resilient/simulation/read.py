@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from resilient.errors import InvalidPolicy
+from resilient.policy.fields import BOUNDS
 from resilient.policy.names import nearest
 from resilient.policy.normalise import policy_from_document
 from resilient.policy.schema import Policy
@@ -63,7 +64,9 @@ def read_scenario(text: str, *, name: str = "scenario") -> Scenario:
             table[field] = tuple(_part(f"{field}[{index}]", each, kind) for index, each in enumerate(_list(field, table[field])))
     policies = _table("policies", table.get("policies", {}))
     table["policies"] = {each: _policy(f"policies.{each}", document) for each, document in policies.items()}
-    table["claims"] = tuple(_list("claims", table.get("claims", [])))
+    table["claims"] = tuple(
+        _claim(f"claims[{index}]", each) for index, each in enumerate(_list("claims", table.get("claims", [])))
+    )
     scenario: Scenario = _made("", Scenario, table)
     return scenario
 
@@ -83,13 +86,25 @@ def _made(path: str, kind: type[Any], fields: Mapping[str, Any]) -> Any:
         raise ValueError(f"{path}: {error}" if path else str(error)) from error
 
 
+def _claim(path: str, value: object) -> str:
+    if not isinstance(value, str):
+        msg = f"{path}={value!r}: expected a text"
+        raise ValueError(msg)  # noqa: TRY004  what is wrong is the document
+    return value
+
+
 def _policy(path: str, document: object) -> Policy:
     name = path.partition(".")[2]
     try:
-        return policy_from_document(document, bounds=_BOUNDS).replace(id=name)
+        policy = policy_from_document(document, bounds=_BOUNDS)
     except InvalidPolicy as error:
         msg = f"{path}: {error}"
         raise ValueError(msg) from error
+    for field in policy.normalisation.fields:
+        low, high = {**BOUNDS, **_BOUNDS}[field]
+        msg = f"{path}.{field} is out of range: expected from {low:g} to {high:g}"
+        raise ValueError(msg)
+    return policy.replace(id=name)
 
 
 def _known(path: str, table: Mapping[str, Any], kind: type[Any]) -> None:
@@ -99,6 +114,14 @@ def _known(path: str, table: Mapping[str, Any], kind: type[Any]) -> None:
             where = f"{path}.{name}" if path else name
             msg = f"{where}: unknown{nearest(name, fields)}"
             raise ValueError(msg)
+    missing = [field.name for field in dataclasses.fields(kind) if _is_required(field) and field.name not in table]
+    if missing:
+        msg = f"{path}: {' and '.join(missing)} must be given"
+        raise ValueError(msg)
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _table(path: str, value: object) -> Mapping[str, Any]:

@@ -76,6 +76,7 @@ class Record:
         open: the share of breakers that were not closed, sampled at the end of each step.
         budget: the retries that the poorest budget would have paid for, sampled; infinity where there is none.
         breakers: how many breakers there are.
+        over: when the last call ended, or those that were left were cut off.
 
     """
 
@@ -89,6 +90,7 @@ class Record:
         self.open = [0.0] * self.steps
         self.budget = [math.inf] * self.steps
         self.breakers = 0
+        self.over = seconds
 
     def index(self, now: float) -> int:
         """The step of a time."""

@@ -9,6 +9,7 @@ All mutable state: the record, and the set of calls that are pending.
 
 import asyncio
 import contextlib
+import inspect
 import math
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextvars import Context
@@ -63,6 +64,7 @@ def simulate(subject: Subject, scenario: Scenario, *, seed: int = 1, name: str =
         What was measured.
 
     Raises:
+        TypeError: the subject is none of these, or its caller is not async.
         ValueError: the policy names a budget or a trigger that is not built in.
 
     """
@@ -96,6 +98,7 @@ class _Driver:
         await asyncio.sleep(scenario.seconds)
         if self._pending:
             await asyncio.wait(self._pending, timeout=_DRAIN)
+        self._record.over = clock.now()
         for task in self._pending:
             task.cancel()
         if self._pending:
@@ -132,7 +135,7 @@ class _Driver:
                 self._watched.extend(pipeline.strategies)
                 callers.append(pipeline.call)
             else:
-                callers.append(subject())
+                callers.append(_made_by(subject))
         return callers
 
     def _start(self, group: Clients) -> None:
@@ -147,8 +150,12 @@ class _Driver:
         for _ in range(group.users):
             self._spawn(self._user(group, next(calls), random))
         if group.rate:
-            self._arrive(group, calls.__next__, random, conditions, first=True)
+            self._arrive(group, calls.__next__, random, conditions, self._gap(group, random))
         self._record.breakers = sum(isinstance(strategy, CircuitBreaker) for strategy in self._watched)
+
+    def _gap(self, group: Clients, random: Random) -> float:
+        """Until the next call, in the time that one takes on average: it passes as quickly as the rate is high."""
+        return 1.0 if group.arrivals == "constant" else random.expovariate(1.0)
 
     def _arrive(
         self,
@@ -156,21 +163,23 @@ class _Driver:
         next_call: Callable[[], Callable[[], Any]],
         random: Random,
         conditions: Sequence[Condition],
-        *,
-        first: bool = False,
+        gap: float,
     ) -> None:
-        """Make a call, and see to it that the next one is made."""
+        """Make a call where its time has come, and see to it that the next one is made.
+
+        The rate is looked at anew in each step, so that calls that are seldom in a disturbance are not when it is over.
+        """
         now, loop = clock.now(), asyncio.get_running_loop()
+        if gap <= 0:
+            self._spawn(next_call()())
+            gap = self._gap(group, random)
         rate = group.rate
         for one in conditions:
             rate *= 1 + (one.rate - 1) * one.strength(now)
-        wait = self._scenario.step
-        if rate > 0:
-            if not first:
-                self._spawn(next_call()())
-            wait = 1 / rate if group.arrivals == "constant" else random.expovariate(rate)
+        step = self._scenario.step
+        wait, gap = (gap / rate, 0.0) if gap <= rate * step else (step, gap - rate * step)
         if now + wait < self._scenario.seconds:
-            loop.call_at(now + wait, partial(self._arrive, group, next_call, random, conditions, first=rate <= 0))
+            loop.call_at(now + wait, partial(self._arrive, group, next_call, random, conditions, gap))
 
     async def _user(self, group: Clients, call: Callable[[], Awaitable[None]], random: Random) -> None:
         """Make a call after the other."""
@@ -183,7 +192,12 @@ class _Driver:
     def _spawn(self, call: Any) -> None:
         task = asyncio.get_running_loop().create_task(call, context=Context())
         self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._pending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            asyncio.get_running_loop().call_exception_handler({"message": "a call is broken", "exception": error})
 
     async def _call(self, group: Clients, caller: Caller, request: Callable[[], Awaitable[object]]) -> None:
         """One call, as its user sees it."""
@@ -204,6 +218,7 @@ class _Driver:
         record, now = self._record, clock.now()
         for name, server in self._servers.items():
             record.tallies[name].queue[step] = server.waiting
+            server.catch_up(now)
         for strategy in self._watched:
             if isinstance(strategy, CircuitBreaker):
                 record.open[step] += (strategy.state not in {"closed", "disabled"}) / record.breakers
@@ -215,6 +230,18 @@ class _Driver:
             asyncio.get_running_loop().call_at((step + 1) * record.step, self._sample, step + 1)
 
 
+def _made_by(subject: Callable[[], Caller]) -> Caller:
+    expected = "expected a policy, None, or a function without arguments that makes an async caller: lambda: pipeline.call, say"
+    if not callable(subject) or isinstance(subject, Strategy) or inspect.iscoroutinefunction(subject):
+        msg = f"subject={subject!r}: {expected}"
+        raise TypeError(msg)
+    caller = subject()
+    if not callable(caller):
+        msg = f"subject() returned {caller!r}: {expected}"
+        raise TypeError(msg)
+    return caller
+
+
 async def _all(caller: Caller, request: Callable[[], Awaitable[object]], fan_out: int) -> str:
     """The result of a call that is several requests side by side."""
     results = await asyncio.gather(*(_one(caller, request) for _ in range(fan_out)))
@@ -222,8 +249,12 @@ async def _all(caller: Caller, request: Callable[[], Awaitable[object]], fan_out
 
 
 async def _one(caller: Caller, request: Callable[[], Awaitable[object]]) -> str:
+    waited = caller(request)  # only what is awaited may fail: an error here is one of whoever wrote the caller
+    if not hasattr(waited, "__await__"):
+        msg = f"{caller!r} returned {waited!r}: expected an async caller, async def call(request): return await request()"
+        raise TypeError(msg)
     try:
-        answer = await caller(request)
+        answer = await waited
     except Rejected:
         return "rejected"
     except Exception:  # noqa: BLE001  whatever it is, the call has failed

@@ -142,7 +142,7 @@ class Server:
                 return
             if strength and condition.hangs and self._random.random() < condition.hangs * strength:
                 return
-        self._catch_up(now)
+        self.catch_up(now)
         if self._busy < self._workers(now):
             self._begin(job, now)
         elif len(self._line) < self._service.queue:
@@ -194,10 +194,10 @@ class Server:
                 job.answer.set_result(ANSWER)
             else:
                 job.answer.set_exception(error)
-        self._catch_up(now)
+        self.catch_up(now)
 
-    def _catch_up(self, now: float) -> None:
-        """Let workers that are free go on with those that wait."""
+    def catch_up(self, now: float) -> None:
+        """Let workers that are free go on with those that wait. To be called now and then: workers may have come back."""
         while self._line and self._busy < self._workers(now):
             following = self._line.popleft() if self._service.discipline == "fifo" else self._line.pop()
             if not (self._service.notices and following.answer.done()):

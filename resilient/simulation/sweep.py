@@ -28,7 +28,7 @@ class Level(NamedTuple):
     """One load.
 
     Attributes:
-        load: calls, as a share of the capacity of the first service.
+        load: calls, as a share of the capacity of the service that has least.
         rising: whether it was reached from below.
         goodput: the share of the calls with a good answer.
 

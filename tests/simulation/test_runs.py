@@ -4,11 +4,13 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from resilient import chance
 from resilient.outcome import retry_on
+from resilient.pipeline import Pipeline
 from resilient.policy.schema import Policy
 from resilient.simulation import Clients, Condition, Latency, Scenario, Service, simulate
 from resilient.strategies.backoff import Constant
@@ -140,12 +142,27 @@ def test_recovery_is_when_goodput_stays_back() -> None:
     assert simulate(None, scene(outage))["recovery"] == 0
 
 
+def test_there_is_no_recovery_without_a_before_and_an_after() -> None:
+    """What was never well, was not looked at before, or is disturbed to the end cannot come back."""
+    never_well = scene(from_ten_to_fifteen(errors=1), clients=Clients(rate=1, arrivals="constant", patience=0.05))
+    cases = [
+        never_well,
+        scene(Condition(on="service", begin=0, end=5, errors=1)),
+        scene(from_ten_to_fifteen(errors=1), seconds=15),
+    ]
+
+    assert all(math.isnan(simulate(None, case)["recovery"]) for case in cases)
+
+
 def test_a_good_answer_may_have_to_come_in_time() -> None:
     """A late one is none."""
     late = Clients(rate=1, arrivals="constant", good_within=0.05)
 
-    assert simulate(None, scene(clients=late))["goodput"] == 0
-    assert simulate(None, scene(clients=late))["wait"] == pytest.approx(0.1)
+    run = simulate(None, scene(clients=late))
+
+    assert run["goodput"] == 0
+    assert [run[name] for name in ("wait", "p50", "p999")] == pytest.approx([0.1] * 3)  # what was late was slow, too
+    assert run.series["p99"][5] == pytest.approx(0.1)
 
 
 def test_an_answer_at_the_last_moment_counts() -> None:
@@ -188,17 +205,19 @@ def test_clients_may_come_all_together_or_not_at_all_for_a_while() -> None:
     assert (herd["calls"], herd.series["offered"][1]) == (7, 7)
     assert herd["finished"] == pytest.approx(1.1)
     assert sum(paused.series["offered"][6:15]) == 0
-    assert paused["calls"] == 8
+    assert paused["calls"] == 9  # after 1, 2, ... 5, and after 16, ... 19
     assert math.isnan(simulate(None, scene(Condition(on="clients", begin=0, end=30, rate=0)))["finished"])
 
 
 def test_calls_that_never_end_are_cut_off() -> None:
-    """Half a minute after the last call all is over."""
+    """Half a minute after the last call all is over. They took at least until then, and have no place among the answers."""
     forever = Clients(rate=1, arrivals="constant", patience=1e6)
     run = simulate(None, scene(from_ten_to_fifteen(hangs=1), clients=forever))
 
     assert run["finished"] == math.inf
-    assert run["wait"] == pytest.approx(0.1 * 14 / 19)
+    assert run["wait"] == pytest.approx((0.1 * 14 + sum(50 - at for at in range(10, 15))) / 19)
+    assert run["wait_p99"] == pytest.approx(40)
+    assert run["p999"] == pytest.approx(0.1)
 
 
 def test_processes_have_state_of_their_own() -> None:
@@ -285,3 +304,27 @@ def test_a_subject_that_waits_for_nothing_is_found_out() -> None:
 
     with pytest.raises(Deadlock):
         simulate(stuck, scene(seconds=2))
+
+
+def _not_async(_: object) -> str:
+    return "an answer"
+
+
+async def _call(request: Callable[[], Awaitable[object]]) -> object:
+    return await request()
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [
+        ("http", "subject='http': expected a policy, None, or a function without arguments that makes an async caller"),
+        (Pipeline(), "lambda: pipeline.call"),
+        (_call, "_call.*expected a policy, None, or a function without arguments"),
+        (lambda: None, r"subject\(\) returned None: expected"),
+        (lambda: _not_async, "_not_async.*returned 'an answer': expected an async caller"),
+    ],
+)
+def test_what_cannot_be_driven_is_told(subject: Any, message: str) -> None:
+    """Instead of a run in which all calls fail."""
+    with pytest.raises(TypeError, match=message):
+        simulate(subject, scene())
