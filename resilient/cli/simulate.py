@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +41,9 @@ def add_to(commands: Any) -> None:
         "policy", nargs="?", metavar="POLICY", help="a preset, FILE or FILE:KEY, a policy of the scenario, or none"
     )
     parser.add_argument("--scenario", metavar="NAME", help="one of --list, or a file (.toml) of the same shape")
-    parser.add_argument("--against", action="append", default=[], metavar="POLICY", help="another policy beside it; repeatable")
+    parser.add_argument(
+        "--against", action="append", default=[], metavar="POLICY", help="another policy beside it, or them; repeatable"
+    )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each policy, by as many seeds (default 3)")
     parser.add_argument(
         "--assert", dest="claims", action="append", default=[], metavar="CLAIM", help="e.g. 'goodput>=0.95'; repeatable"
@@ -59,17 +62,23 @@ def _run(options: argparse.Namespace) -> int:
     if options.list:
         screen().print(list(_listed(screen())))
         return 0
+    if options.seeds < 1:
+        msg = f"--seeds {options.seeds} is out of range: expected a whole number of at least 1"
+        raise Unusable(msg)
     if options.gallery is not None:
+        if options.policy is not None or options.scenario is not None:
+            raise Unusable("--gallery runs all scenarios with their own policies: leave out POLICY and --scenario")
         return _gallery(Path(options.gallery), options.seeds)
     if options.scenario is None:
         msg = f"--scenario is missing: name one, e.g. --scenario retry-storm; there are {', '.join(gallery())}"
         raise Unusable(msg)
-    if options.report is not None:
-        _plots()  # before the work, not after it
     scenario = _scenario(options.scenario)
-    names = [name for name in (options.policy, *options.against) if name is not None]
-    policies = dict(_policy(name, scenario) for name in names) if options.policy else dict(scenario.policies)
-    claims = [*options.claims, *(() if options.policy else scenario.claims)]
+    own = options.policy is None
+    policies = _policies([*(scenario.policies if own else [options.policy]), *options.against], scenario)
+    claims = [*options.claims, *(scenario.claims if own else ())]
+    if options.report is not None:  # before the work, not after it
+        _plots()
+        _room_for(Path(options.report))
     found, sweeps = _done(policies, scenario, options.seeds, claims, swept=options.sweep)
     if options.report is not None:
         _write(Path(options.report), _plots()(found, sweeps))
@@ -111,6 +120,21 @@ def _scenario(name: str) -> Scenario:
     except (OSError, ValueError) as error:
         msg = f"--scenario {name}: {getattr(error, 'strerror', None) or error}"
         raise Unusable(msg) from error
+
+
+def _policies(texts: Sequence[str], scenario: Scenario) -> dict[str, Policy]:
+    """The policies by what they are called; two of the same name, of two files, as they were asked for."""
+    if not texts:
+        msg = f"scenario {scenario.name!r} has no policies of its own: name one, e.g. resilient simulate http --scenario ..."
+        raise Unusable(msg)
+    found = [(text, *_policy(text, scenario)) for text in texts]
+    names = Counter(name for _, name, _ in found)
+    policies = {name if names[name] == 1 else text: policy for text, name, policy in found}
+    if len(policies) < len(found):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        msg = f"{twice!r} is named twice: name two policies that differ, e.g. old.toml:KEY and new.toml:KEY"
+        raise Unusable(msg)
+    return policies
 
 
 def _policy(text: str, scenario: Scenario) -> tuple[str, Policy]:
@@ -187,6 +211,9 @@ def _gallery(folder: Path, seeds: int) -> int:
         _write(folder / f"{scenario.name}.html", report(found, sweeps))
         passed = passed and found.passed
         print(f"{folder / scenario.name}.html: {sum(claim.holds for claim in found.claims)} of {len(found.claims)} claims hold")
+        for claim in found.claims:
+            if not claim.holds:
+                print(f"  {claim_line(claim)}")
     return 0 if passed else 1
 
 
@@ -198,9 +225,21 @@ def _plots() -> Callable[[Study, Sequence[Sweep]], str]:
     return report
 
 
-def _write(path: Path, text: str) -> None:
+def _room_for(path: Path) -> None:
+    """Make the folders that a report needs."""
+    if path.is_dir():
+        msg = f"{path}: cannot be written: it is a folder; name a file in it, e.g. {path / 'report.html'}"
+        raise Unusable(msg)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{path}: cannot be written: {path.parent} is no folder, and cannot be made one: {error.strerror}"
+        raise Unusable(msg) from error
+
+
+def _write(path: Path, text: str) -> None:
+    _room_for(path)
+    try:
         path.write_text(text, "utf-8")
     except OSError as error:
         msg = f"{path}: cannot be written: {error.strerror}"

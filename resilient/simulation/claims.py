@@ -16,8 +16,8 @@ from resilient.simulation.measures import MEASURES, Run
 
 __all__ = ("Claim", "Verification")
 
-_TERM: Final = r"(?:(?P<{0}_policy>[\w][\w.:/-]*?)\.)?(?P<{0}>[a-z]\w*)"
-_NUMBER: Final = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?|inf"
+_TERM: Final = r"(?:(?P<{0}_policy>[^\s<>=]+?)\.)?(?P<{0}>[a-z]\w*)"
+_NUMBER: Final = r"(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|inf"
 _CLAIM: Final = re.compile(
     rf"\s*{_TERM.format('left')}\s*(?P<sign><=|>=|<|>)\s*"
     rf"(?:(?P<number>{_NUMBER})(?:\s*\*\s*{_TERM.format('scaled')})?|{_TERM.format('right')})\s*"

@@ -76,6 +76,28 @@ def test_a_policy_is_compared_with_others(scenario: str, document: str, capsys: 
     assert capsys.readouterr().out.splitlines()[3].split() == ["http", "bold", "none", "api.Get", "default"]
 
 
+def test_two_policies_of_the_same_key_are_told_apart(
+    scenario: str, document: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a comparison of the old file with the new one: each has the name by which it was asked for, in claims, too."""
+    other = tmp_path / "new.toml"
+    other.write_text(Path(document).read_text("utf-8").replace("attempt_timeout = 1", "timeout = 0.001"), "utf-8")
+    names = [f"{document}:api.Get", f"{other}:api.Get"]
+    arguments = ["simulate", names[0], "--against", names[1], "--scenario", scenario, "--seeds", "1"]
+
+    assert main([*arguments, "--assert", f"goodput > 2 * {names[1]}.goodput", "--assert", f"{names[1]}.goodput < .1"]) == 0
+    assert capsys.readouterr().out.splitlines()[3].split() == names
+
+
+def test_another_policy_may_stand_beside_those_of_the_scenario(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its claims are verified all the same."""
+    assert main(["simulate", "--against", "http", "--scenario", scenario, "--seeds", "1"]) == 0
+
+    out = capsys.readouterr().out
+    assert out.splitlines()[3].split() == ["bold", "shy", "http"]
+    assert "holds  shy.amplification" in out
+
+
 def test_assertions_give_the_exit_status(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     """For a gate in CI."""
     arguments = ["simulate", "bold", "--scenario", scenario, "--seeds", "2", "--assert", "goodput_before >= 0.9", "--assert"]
@@ -124,7 +146,9 @@ def test_all_reports_of_the_gallery_are_written(
 
     assert main(["simulate", "--gallery", str(tmp_path / "g"), "--seeds", "1"]) == 1
     assert sorted(file.name for file in (tmp_path / "g").iterdir()) == ["b.html", "small.html"]
-    assert "small.html: 1 of 1 claims hold" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "small.html: 1 of 1 claims hold" in out
+    assert "b.html: 0 of 1 claims hold\n  FAILS  shy.goodput > 1   (found:" in out
 
 
 @pytest.mark.parametrize(
@@ -139,8 +163,14 @@ def test_all_reports_of_the_gallery_are_written(
         (["{tmp}/policies.toml", "--scenario", "{tmp}/small.toml"], "which policy? Say"),
         (["{tmp}/bad.toml", "--scenario", "{tmp}/small.toml"], "`resilient check"),
         (["bold", "--scenario", "{tmp}/small.toml", "--assert", "nonsense"], "'nonsense' is no claim"),
-        (["bold", "--scenario", "{tmp}/small.toml", "--seeds", "0"], "at least one of each"),
-        (["bold", "--scenario", "{tmp}/small.toml", "--seeds", "1", "--report", "{tmp}"], "cannot be written"),
+        (["bold", "--scenario", "{tmp}/small.toml", "--seeds", "0"], "--seeds 0 is out of range: expected a whole number of at"),
+        (["bold", "--scenario", "{tmp}/small.toml", "--report", "{tmp}"], "it is a folder; name a file in it, e.g."),
+        (["bold", "--scenario", "{tmp}/small.toml", "--report", "{tmp}/small.toml/x.html"], "small.toml is no folder"),
+        (["bold", "--scenario", "{tmp}/small.toml", "--seeds", "1", "--report", "/dev/full"], "/dev/full: cannot be written: "),
+        (["bold", "--against", "bold", "--scenario", "{tmp}/small.toml"], "'bold' is named twice"),
+        (["", "--scenario", "{tmp}/small.toml"], "'' is no policy"),
+        (["--scenario", "{tmp}/empty.toml"], "scenario 'empty' has no policies of its own: name one"),
+        (["http", "--gallery", "{tmp}/g"], "leave out POLICY and --scenario"),
     ],
 )
 @pytest.mark.usefixtures("scenario", "document")
@@ -150,6 +180,7 @@ def test_a_mistake_is_told_in_a_line(
     """The exit status is 2."""
     monkeypatch.setattr(command, "_plots", lambda: _counted)
     (tmp_path / "bad.toml").write_text("secconds = 3", "utf-8")
+    (tmp_path / "empty.toml").touch()
 
     assert main(["simulate", *(argument.format(tmp=tmp_path) for argument in arguments)]) == 2
     assert message in capsys.readouterr().err

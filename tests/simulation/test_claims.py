@@ -14,6 +14,7 @@ def run(policy: str, **measures: float) -> Run:
 
 RUNS = {
     "new": [run("new", goodput=0.9, recovery=3), run("new", goodput=0.8, recovery=4)],
+    "./v1/old.toml:api.*": [run("of a file", goodput=0.9), run("of a file", goodput=0.9)],
     "old": [run("old", goodput=0.5, recovery=math.inf), run("old", goodput=0.85, recovery=9)],
 }
 
@@ -32,6 +33,10 @@ RUNS = {
         ("old.recovery < inf", False),
         ("p99 < 5", False),
         ("old.p99 > p99", False),
+        ("goodput > .5", True),
+        ("goodput > .5*old.goodput", True),
+        ("./v1/old.toml:api.*.goodput > 0.8", True),
+        ("goodput>0.5 * ./v1/old.toml:api.*.goodput", True),
     ],
 )
 def test_a_claim_must_hold_in_every_seed(text: str, holds: bool) -> None:  # noqa: FBT001  a row of the table
