@@ -25,7 +25,7 @@ _PAGE: Final = """\
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 0 auto; padding: 1rem; }}
+body {{ font: 1rem/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 0 auto; padding: 1rem; }}
 h1 {{ font-size: 1.6rem; line-height: 1.2; }}
 h2 {{ font-size: 1.15rem; margin: 2rem 0 .3rem; break-after: avoid; }}
 p {{ max-width: 45rem; }}
@@ -41,7 +41,10 @@ ul.claims {{ list-style: none; padding: 0; }}
 .holds::before {{ content: "\\2713\\00a0"; color: #00734d; font-weight: bold; }}
 .fails::before {{ content: "\\2717\\00a0"; color: #b34700; font-weight: bold; }}
 code {{ font-size: .9em; }}
-@media print {{ body {{ max-width: none; font-size: 11px; }} .table {{ overflow: visible; }} th, td {{ white-space: normal; }} }}
+@media print {{
+  :root {{ font-size: 11px; }} body {{ max-width: none; padding: 0; }}
+  tr {{ break-inside: avoid; }} .table {{ overflow: visible; }} th, td {{ white-space: normal; }}
+}}
 </style>
 </head>
 <body>
@@ -99,7 +102,7 @@ def _figures(study: Study, sweeps: Sequence[Sweep]) -> list[str]:
     shown = [
         ("Goodput", "Good answers, a second; dotted: the calls that were made.", plots.lines("answered", "calls / s")),
         ("Load", "Requests that reached the most loaded service, a second.", plots.lines("attempts", "requests / s")),
-        ("Latency", "Of good calls, 99th percentile.", plots.lines("p99", "seconds", log=True)),
+        ("Latency", "Of calls with an answer, 99th percentile.", plots.lines("p99", "seconds", log=True)),
         ("Waiting", "Requests in the longest queue.", plots.lines("queue", "requests")),
         ("Wasted work", "Work for requests that nobody waited for any more.", plots.lines("wasted", "share of the work")),
         ("Breakers", "Share of the breakers that were not closed.", plots.lines("open", "share")),
