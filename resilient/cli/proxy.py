@@ -78,14 +78,17 @@ def _faults(options: argparse.Namespace) -> list[Fault]:
     for kind, after in ((Reset, options.reset_after), (Truncate, options.truncate_after), (BlackHole, options.black_hole_after)):
         if after is not None:
             faults.append(kind(after))
-    if options.share != 1:
-        faults = [Sometimes(options.share, fault) for fault in faults]
-    return [*faults, Refuse()] if options.refuse else faults
+    if options.refuse:
+        faults.append(Refuse())
+    if options.share != 1 and not faults:
+        msg = f"--share {options.share:g}: of which fault? add one, such as --reset-after 0"
+        raise Unusable(msg)
+    return faults if options.share == 1 else [Sometimes(options.share, fault) for fault in faults]
 
 
 def _address(option: str, text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal():
+    if not colon or not port.isdecimal() or "/" in host:
         msg = f"{option} {text!r}: expected HOST:PORT, e.g. localhost:8080"
         raise Unusable(msg)
     return host.strip("[]"), int(port)

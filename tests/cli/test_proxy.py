@@ -92,6 +92,10 @@ def test_it_runs_for_as_long_as_it_is_told(server: int, capsys: pytest.CaptureFi
     [
         (["--to", "nowhere"], "--to 'nowhere': expected HOST:PORT"),
         (["--to", "host:http"], "--to 'host:http': expected HOST:PORT"),
+        (["--to", "http://host:80"], "--to 'http://host:80': expected HOST:PORT"),
+        (["--to", "host:99999"], "port=99999 is out of range"),
+        ([*TO, "--share", "0.5"], "--share 0.5: of which fault? add one"),
+        ([*TO, "--share", "0.5", "--refuse"], "it cannot happen sometimes"),
         ([*TO, "--listen", "x"], "--listen 'x': expected HOST:PORT"),
         ([*TO, "--share", "2", "--reset-after", "1"], "share=2.0 is out of range"),
         ([*TO, "--bandwidth", "0"], "rate=0 is out of range"),

@@ -50,6 +50,10 @@ class Exchange(Lingering):
         # Closed is a response whose body came along, as that of a mock does.
         self.has_ended = response.is_closed or sending.options.hold == "headers"
 
+    def __repr__(self) -> str:
+        request = self.sending.request  # its path may hold an id, its query a secret
+        return f"<response to {request.method} {request.url.scheme}://{request.url.host}>"
+
     def verdict(self) -> Verdict:
         """What the response means."""
         return response_verdict(self.response, self.sending)
