@@ -2,7 +2,7 @@
 
 A call belongs to the time in which it began. *Goodput* is the share of the calls that got a good answer; *before*, *during* and
 *after* are the times around the disturbance of the scenario. A measure that makes no sense for a scenario (*after*, where
-nothing went wrong) is not a number.
+nothing went wrong) is not a number. Sums are those of `math.fsum`: what `sum` makes of floats depends on the version of Python.
 """
 
 import math
@@ -103,7 +103,9 @@ def measure(scenario: Scenario, policy: str, seed: int, record: Record) -> Run:
     waits = sorted(min(call.ended, record.over) - call.began for call in counted)  # those that were cut off took at least that
     busiest = max(record.tallies.values(), key=lambda tally: sum(tally.attempts))
     last_step = record.index(scenario.seconds)
-    made, worked = sum(record.made), sum(sum(tally.worked) for tally in record.tallies.values())
+    made = sum(record.made)
+    worked = math.fsum(math.fsum(tally.worked) for tally in record.tallies.values())
+    wasted = math.fsum(math.fsum(tally.wasted) for tally in record.tallies.values())
     measures: dict[str, float] = {
         "calls": len(record.calls),
         "attempts": sum(busiest.attempts),
@@ -116,11 +118,11 @@ def measure(scenario: Scenario, policy: str, seed: int, record: Record) -> Run:
         "p999": quantile(answered, 0.999),
         "wait": _ratio(math.fsum(waits), len(waits)),
         "wait_p99": quantile(waits, 0.99),
-        "wasted": _ratio(sum(sum(tally.wasted) for tally in record.tallies.values()), worked),
+        "wasted": _ratio(wasted, worked),
         "rejected": _share(counted, "rejected"),
         "degraded": _share(counted, "degraded"),
         "flaps": sum(record.openings),
-        "open": _ratio(sum(record.open[:last_step]), last_step) if record.breakers else math.nan,
+        "open": _ratio(math.fsum(record.open[:last_step]), last_step) if record.breakers else math.nan,
         "budget_low": min(record.budget) if min(record.budget) < math.inf else math.nan,
         "hedges": _ratio(sum(tally.kinds["hedge"] for tally in record.tallies.values()), made),
         "queue_peak": max(max(tally.queue) for tally in record.tallies.values()),
@@ -192,7 +194,7 @@ def _series(record: Record, busiest: Tally, steps: int) -> dict[str, list[float]
     latencies = [sorted(call.ended - call.began for call in calls if call.result in _ANSWERED) for calls in made[:steps]]
     waste = zip(
         *(
-            [sum(parts) for parts in zip(*lists, strict=True)]
+            [math.fsum(parts) for parts in zip(*lists, strict=True)]
             for lists in (
                 [tally.wasted for tally in record.tallies.values()],
                 [tally.worked for tally in record.tallies.values()],
