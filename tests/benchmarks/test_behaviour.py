@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks.behaviour import SHOWN, table
+from benchmarks.behaviour import SHOWN, scenario_of, table
 from benchmarks.behaviour_pictures import picture
 from benchmarks.behaviour_subjects import COMPARED
 from resilient.policy.schema import Policy
@@ -42,3 +42,15 @@ def test_the_pictures_of_the_docs_are_small_and_shown() -> None:
         assert "<dc:date>" not in text
         assert f"](pictures/{file.name})" in page
         assert f"![](pictures/{file.name})" not in page
+
+
+@pytest.mark.parametrize(
+    ("scenario", "policy"), [("thundering-herd", "**resilient, full jitter**"), ("flapping", "**resilient, `Policy.http()`**")]
+)
+def test_the_tables_of_the_docs_are_what_runs_give(scenario: str, policy: str) -> None:
+    """Those of ours that take no time stand for all: a change of the simulator asks for new tables, and new pictures."""
+    subject = COMPARED[scenario][policy]
+    assert isinstance(subject, Policy)
+    found = study({policy: subject}, scenario_of(scenario), seeds=3)
+
+    assert table(found).splitlines()[-1] in (DOCS / "benchmarks.md").read_text("utf-8").splitlines()

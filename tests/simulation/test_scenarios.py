@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from resilient.simulation import Clients, Condition, Latency, Scenario, Service, load_scenario, read_scenario
+from resilient.simulation import Clients, Condition, Latency, Scenario, Service, load_scenario, read_scenario, study
 
 SCENARIO = """
 title = "A test"
@@ -46,6 +46,17 @@ def test_a_scenario_is_read_from_a_file(tmp_path: Path) -> None:
     assert scenario.policies["bold"].retry is not None
     assert scenario.policies["bold"].retry.attempts == 500
     assert scenario.disturbance == (10, 20)
+
+
+def test_the_scenario_of_the_docs_shows_what_it_claims() -> None:
+    """Its service is well before the disturbance."""
+    page = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text("utf-8")
+    scenario = read_scenario(page.partition("```toml\n")[2].partition("```")[0])
+    found = study(scenario.policies, scenario, seeds=1, claims=scenario.claims)
+
+    assert [claim.claim for claim in found.claims if not claim.holds] == []
+    assert len(found.claims) == 3
+    assert found.band("naive", "goodput_before").low > 0.99
 
 
 def test_what_is_left_out_has_its_default() -> None:
