@@ -146,23 +146,27 @@ async def test_a_scope_that_ends_in_the_instant_of_the_queue_timeout_comes_first
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 @pytest.mark.parametrize(("queue_timeout", "timers"), [(100.0, 2), (None, 0)])
-async def test_a_wait_that_is_over_leaves_no_timer_behind(queue_timeout: float | None, timers: int) -> None:
+async def test_a_wait_that_is_over_leaves_no_timer_behind(
+    queue_timeout: float | None, timers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However it ended. There was a bare one, no cancel scope, and none where the wait is without limit."""
     bulkhead = Bulkhead(1, max_queue=3, queue_timeout=queue_timeout)
     served, cancelled = Caller(bulkhead), Caller(bulkhead)
     loop: Any = asyncio.get_running_loop()
+    call_later, made = loop.call_later, list[object]()
+    monkeypatch.setattr(loop, "call_later", lambda *args: (made.append(args[-1]), call_later(*args))[1])
     async with tasks() as group:
         lease = bulkhead.acquire_nowait()
         for caller in (served, cancelled):
             group.start_soon(caller.run)
             await ticks(2)
-        during = [isinstance(*timer._args, asyncio.Future) for timer in loop._scheduled if not timer.cancelled()]
         cancelled.cancel("native")
         lease.settle()
         served.leave.set()
     after = [timer for timer in loop._scheduled if not timer.cancelled()]
 
-    assert (during, after) == ([True] * timers, [])
+    assert [isinstance(each, asyncio.Future) for each in made] == [True] * timers
+    assert after == []
 
 
 async def test_a_deadline_that_comes_later_leaves_the_queue_timeout_in_force() -> None:
