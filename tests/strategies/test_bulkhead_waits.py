@@ -154,7 +154,13 @@ async def test_a_wait_that_is_over_leaves_no_timer_behind(
     served, cancelled = Caller(bulkhead), Caller(bulkhead)
     loop: Any = asyncio.get_running_loop()
     call_later, made = loop.call_later, list[object]()
-    monkeypatch.setattr(loop, "call_later", lambda *args: (made.append(args[-1]), call_later(*args))[1])
+
+    def noted(seconds: float, *args: Any) -> asyncio.TimerHandle:
+        made.append(args[-1])
+        timer: asyncio.TimerHandle = call_later(seconds, *args)
+        return timer
+
+    monkeypatch.setattr(loop, "call_later", noted)
     async with tasks() as group:
         lease = bulkhead.acquire_nowait()
         for caller in (served, cancelled):
