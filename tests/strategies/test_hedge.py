@@ -265,9 +265,7 @@ async def test_no_hedge_is_started_that_would_begin_too_late() -> None:
     """Be it the deadline of the call, of the block around, or of a scope. Nobody even thinks of it."""
     callee = Legs((5, "value"))
     with record_timeline() as timeline:
-        attempt = Attempt(callee)
-        attempt.deadline = 2
-        await Hedge(2).run(invoke, attempt)
+        await Pipeline(Retry(on=Failure, timeout=2), Hedge(2)).call(callee)
         with deadline(10):
             await Hedge(11).call(callee)
         with anyio.move_on_after(1):
