@@ -120,7 +120,7 @@ class Loop(asyncio.AbstractEventLoop):
         """In each round all that is due now; where nothing is, time passes."""
         line, timers = self._line, self._timers
         following, ended = line.popleft, heapq.heappop
-        while not done():
+        while not done() and self._error is None:
             if not line:
                 if not timers:
                     raise Deadlock

@@ -135,7 +135,7 @@ class Clients:
 
     Args:
         name: what they are called.
-        rate: open loop: calls a second, whatever becomes of them, at least 0.
+        rate: open loop: calls a second, whatever becomes of them, from 0 to a million.
         arrivals: of an open loop: `"poisson"` (the default) or `"constant"`.
         users: closed loop: so many, each of whom makes a call after the other, at least 0.
         think: seconds between two calls of a user, exponentially distributed, above 0 (default 1).
@@ -169,7 +169,7 @@ class Clients:
 
     def __post_init__(self) -> None:
         _texts_and_flags(self)
-        number("rate", self.rate, at_least=0.0)
+        number("rate", self.rate, at_least=0.0, at_most=1e6)
         _choice("arrivals", self.arrivals, "poisson", "constant")
         integer("users", self.users, at_least=0)
         seconds("think", self.think, above=0.0)

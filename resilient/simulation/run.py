@@ -27,7 +27,7 @@ from resilient.simulation.loop import run_simulated
 from resilient.simulation.measures import Run, measure
 from resilient.simulation.model import Clients, Condition, Scenario
 from resilient.simulation.record import Call, Record
-from resilient.simulation.service import ANSWER, SIMULATED, Server
+from resilient.simulation.service import ANSWER, SIMULATED, Endless, Server
 from resilient.strategies.base import Strategy
 from resilient.strategies.circuit_breaker import CircuitBreaker
 
@@ -65,13 +65,19 @@ def simulate(subject: Subject, scenario: Scenario, *, seed: int = 1, name: str =
 
     Raises:
         TypeError: the subject is none of these, or its caller is not async.
-        ValueError: the policy names a budget or a trigger that is not built in.
+        ValueError: the policy names a budget or a trigger that is not built in, or sends requests without end at one moment.
 
     """
     label = name or (subject.id if isinstance(subject, Policy) else "")
     record = Record(scenario.step, scenario.seconds + _DRAIN, [service.name for service in scenario.services])
     with _quiet(record), _seeded(seed):
-        run_simulated(_Driver(subject, scenario, seed, record, progress or _nobody).run)
+        driver = _Driver(subject, scenario, seed, record, progress or _nobody)
+        try:
+            run_simulated(driver.run)
+        except Endless as error:
+            raise ValueError(str(error)) from error
+        finally:
+            driver.close()
     return measure(scenario, label, seed, record)
 
 
@@ -105,6 +111,13 @@ class _Driver:
             await asyncio.wait(self._pending)
         for server in self._servers.values():
             server.close()
+
+    def close(self) -> None:
+        """Calls that were to begin when the run was stopped are not missed."""
+        for task in self._pending:
+            call = task.get_coro()
+            if inspect.iscoroutine(call) and inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
+                call.close()
 
     def _build(self) -> None:
         scenario, loop = self._scenario, asyncio.get_running_loop()

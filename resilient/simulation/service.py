@@ -2,7 +2,7 @@
 
 The machine is synchronous; timers of the event loop, which is on virtual time, end the work. Only a service that calls
 another one needs a task for each request. All mutable state: how many workers are busy, the line of those that wait, how many
-requests have succeeded, and the tally.
+requests have succeeded, how many came at this moment, and the tally.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from resilient.outcome import Classifier, Health, Kind, Verdict, retry_on
 from resilient.simulation.model import Condition, Service
 from resilient.simulation.record import Tally
 
-__all__ = ("ANSWER", "SIMULATED", "Failed", "GaveUp", "Overloaded", "Server")
+__all__ = ("ANSWER", "SIMULATED", "Endless", "Failed", "GaveUp", "Overloaded", "Server")
 
 ANSWER: Final = object()
 """What a request that succeeds returns."""
@@ -38,6 +38,11 @@ class GaveUp(TimeoutError):
     """The simulated client library waited for as long as it does."""
 
 
+class Endless(BaseException):
+    """A service gets requests without end while no time passes. It is no failure that could be tried again."""
+
+
+_AT_ONCE: Final = 1_000_000  # requests at one moment: no herd is as large
 _RETRYABLE: Final = Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "retryable_error")
 _VERDICTS: Final[Mapping[type, Verdict]] = {
     Failed: _RETRYABLE,
@@ -73,8 +78,10 @@ class Server:
     """
 
     __slots__ = (
+        "_at_once",
         "_busy",
         "_conditions",
+        "_last",
         "_line",
         "_loop",
         "_losses",
@@ -101,6 +108,8 @@ class Server:
         self._tally = tally
         self._loop = loop
         self._busy = 0
+        self._last = -1.0  # when the last request came ...
+        self._at_once = 0  # ... and how many had come then
         self._line: deque[_Job] = deque()
         self._succeeded = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,6 +133,12 @@ class Server:
 
         """
         now = clock.now()
+        self._at_once = self._at_once + 1 if now == self._last else 1
+        self._last = now
+        if self._at_once > _AT_ONCE:
+            many = f"{_AT_ONCE:,} requests to {self._service.name!r} at second {now:g}"
+            msg = f"{many}: does something try again without a wait, for ever?"
+            raise Endless(msg)
         self._tally.attempt(now, current_attempt().kind)
         answer = self._loop.create_future()
         self._take(_Job(answer), now)

@@ -1,6 +1,8 @@
 """What a run measures, in scenarios so simple that the numbers are known."""
 
 import asyncio
+import contextlib
+import gc
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from resilient import chance
+from resilient import chance, clock
 from resilient.outcome import retry_on
 from resilient.pipeline import Pipeline
 from resilient.policy.schema import Policy
@@ -328,3 +330,33 @@ def test_what_cannot_be_driven_is_told(subject: Any, message: str) -> None:
     """Instead of a run in which all calls fail."""
     with pytest.raises(TypeError, match=message):
         simulate(subject, scene())
+
+
+def test_a_subject_that_tries_for_ever_without_a_wait_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time would stand still. The run ends there."""
+    monkeypatch.setattr("resilient.simulation.service._AT_ONCE", 1000)
+    tried: list[float] = []
+
+    def stubborn() -> Callable[[Callable[[], Awaitable[object]]], Awaitable[object]]:
+        async def call(request: Callable[[], Awaitable[object]]) -> object:
+            while True:
+                tried.append(clock.now())
+                with contextlib.suppress(Exception):
+                    return await request()
+
+        return call
+
+    with pytest.raises(ValueError, match="1,000 requests to 'service' at second 10: does something try again"):
+        simulate(stubborn, scene(from_ten_to_fifteen(refuses=1)))
+    assert len(tried) == 9 + 1001
+
+
+def test_a_run_may_be_stopped() -> None:
+    """By Ctrl-C, say; nothing is told of calls that had no time to begin."""
+
+    async def stopped(_: object) -> object:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(lambda: stopped, scene(clients=Clients(together=3)))
+    gc.collect()

@@ -80,6 +80,10 @@ def test_what_is_left_out_has_its_default() -> None:
         ("clients = [{ rate = 1, calls = 'db' }]", "calls='db': there is no such name; there are 'service'"),
         ("clients = [{ rate = 1, policy = 'bold' }]", "policy='bold': there is no such name; there are none"),
         ("clients = [{ rate = 1, arrivals = 'odd' }]", "arrivals='odd': expected one of 'poisson', 'constant'"),
+        (
+            "clients = [{ rate = 1e300 }]",
+            "rate=1e[+]300 is out of range: expected a finite number at least 0 and at most 1e[+]06",
+        ),
         ("clients = [{ rate = 1, good_within = 0 }]", "good_within=0 is out of range"),
         ("services = [{ latency = { mean = 0 } }]", r"services\[0\].latency: mean=0 is out of range"),
         ("services = [{ latency = { main = 0 } }]", r"services\[0\].latency.main: unknown; did you mean 'mean'"),
