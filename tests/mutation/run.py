@@ -51,6 +51,11 @@ TESTS: dict[str, str] = {
     "concurrency": "strategies/test_concurrency strategies/test_adaptive_limit models/test_adaptive_limit",
     "hedge_race": "strategies/test_hedge strategies/test_hedge_endings strategies/test_hedge_pipelines"
     " strategies/test_hedge_tells models/test_calls models/test_interleavings",
+    "guard": "strategies/test_gate strategies/test_rejections strategies/test_stream_permits strategies/test_breaker_streams"
+    " strategies/test_bulkhead_ways_out test_pipeline",
+    "outbox": "strategies/test_rejections strategies/test_gate strategies/test_waited",
+    "adaptive_limit": "strategies/test_adaptive_limit strategies/test_retuning models/test_adaptive_limit models/test_gates",
+    "adaptive_rate": "strategies/test_adaptive_rate strategies/test_quota strategies/test_retuning models/test_gates",
     "leaky_bucket": "strategies/test_leaky_bucket strategies/test_quota models/test_gates models/test_buckets",
     "waiting": "strategies/test_waited strategies/test_bulkhead_waits strategies/test_bulkhead_cancellation"
     " strategies/test_rate_limit_waits strategies/test_rate_limit_returns models/test_slots models/test_queues",
@@ -67,7 +72,7 @@ def run_tests(tests: Sequence[str], *plugins: object) -> int:
     os.chdir(ROOT)
     sys.dont_write_bytecode = True
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    options = ["-oaddopts=--import-mode=importlib", "-s", "-n=0", "--timeout=0", "-pno:cacheprovider", "-pno:terminal"]
+    options = ["-oaddopts=--import-mode=importlib", "-s", "-x", "-n=0", "--timeout=0", "-pno:cacheprovider", "-pno:terminal"]
     quiet = "-Wignore::pytest.PytestAssertRewriteWarning"
     return int(pytest.main([*options, quiet, *(f"-p{plugin}" for plugin in PLUGINS), *tests], plugins=list(plugins)))
 

@@ -140,7 +140,9 @@ class Session:
 
     def _tests_of(self, mutant: Mutant) -> list[pytest.Item]:
         by_line = self._by_line[mutant.module]
-        tests = set[pytest.Item]().union(*(by_line[line] for line in mutant.lines or list(by_line)))
+        return self._sorted(mutant, set[pytest.Item]().union(*(by_line[line] for line in mutant.lines or list(by_line))))
+
+    def _sorted(self, mutant: Mutant, tests: set[pytest.Item]) -> list[pytest.Item]:
         kills = self._kills[mutant.module, mutant.line]
         return sorted(tests, key=lambda test: (-kills[test], _backend(test) == "trio", self._seconds[test]))
 
@@ -190,7 +192,7 @@ class Session:
     def _survived(self, mutant: Mutant, tests: Sequence[pytest.Item]) -> Fate:
         doubtful = not mutant.exact or not self._early[mutant.module].isdisjoint(mutant.lines or ())
         if doubtful:
-            tests = [item for item in self._seconds if item.path in self._about[mutant.module]]
+            tests = self._sorted(mutant, {item for item in self._seconds if item.path in self._about[mutant.module]})
         return Fate(mutant, "survived", [test.nodeid for test in tests], doubtful)
 
 
