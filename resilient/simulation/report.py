@@ -42,7 +42,7 @@ ul.claims {{ list-style: none; padding: 0; }}
 .fails::before {{ content: "\\2717\\00a0"; color: #b34700; font-weight: bold; }}
 code {{ font-size: .9em; }}
 @media print {{
-  :root {{ font-size: 11px; }} body {{ max-width: none; padding: 0; }}
+  :root {{ font-size: 11px; }} body, p {{ max-width: none; }} body {{ padding: 0; }}
   tr {{ break-inside: avoid; }} .table {{ overflow: visible; }} th, td {{ white-space: normal; }}
 }}
 </style>
@@ -71,7 +71,8 @@ def report(study: Study, sweeps: Sequence[Sweep] = ()) -> str:
     many = f", each with the seeds 1 to {seeds}: lines and numbers are medians, bands the least and the greatest" * (seeds > 1)
     note = (
         f"Scenario {scenario.name}: {scenario.seconds:g} seconds of virtual time for each of {len(study.runs)} policies{many}. "
-        f"{simulated:,} requests were simulated, with the real strategies. What is grey is the disturbance."
+        f"{simulated:,} requests were simulated, with the real strategies."
+        f"{' What is grey is the disturbance.' if scenario.conditions else ''}"
     )
     parts = [*_claims(study), *_figures(study, sweeps), *_sweeps(sweeps), "<h2>All numbers</h2>", _table(study)]
     return _PAGE.format(
@@ -108,6 +109,7 @@ def _figures(study: Study, sweeps: Sequence[Sweep]) -> list[str]:
         ("Breakers", "Share of the breakers that were not closed.", plots.lines("open", "share")),
         ("Budgets", "Retries that the poorest budget would still have paid for.", plots.lines("budget", "retries")),
         ("Amplification and goodput", "Over the whole run.", plots.bars("amplification", "goodput")),
+        ("Time", "Seconds that calls took, whatever their end: on average, and 99 of 100.", plots.bars("wait", "wait_p99")),
     ]
     told = [_figure(*each) for each in shown if each[2]]
     if sweeps:

@@ -161,7 +161,7 @@ def test_a_report_is_one_file_with_plots(found: Study, swept: Sweep) -> None:
     assert Plots(found).lines("queue", "requests") == ""
     assert Plots(found).lines("open", "share") in page
     assert "<h1>Small &amp; &lt;simple&gt;</h1>" in page
-    assert page.count("<svg") == 8  # budgets and breakers among them, no queue
+    assert page.count("<svg") == 9  # budgets and breakers among them, no queue
     assert not any(mark in page for mark in ("<script", "<link", "<img", "@import", "src="))
     assert 'class="fails"' in page
     assert "p999" in page
@@ -171,5 +171,6 @@ def test_a_report_has_only_the_plots_that_show_something() -> None:
     """Without breakers, budgets, claims and a sweep there are fewer."""
     page = report(study({"none": None}, SCENARIO.replace(conditions=()), seeds=1))
 
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
+    assert "What is grey" not in page
     assert "What it shows" not in page
