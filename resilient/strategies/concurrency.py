@@ -141,7 +141,8 @@ class Concurrency:
         why = self._end_probe(window, random) if self.probing else self._judge(window, minimum)
         if window.drops:
             self.limit *= max(_STEEPEST, 1 - window.dropped)
-            why = why or "drops"
+            if why is None or (why == "room" and self.slots < before):
+                why = "drops"
         self.limit = min(max(self.limit, minimum), maximum)
         if why != "probe_over" and self._probe_is_due(window, before):
             self._begin_probe(minimum)

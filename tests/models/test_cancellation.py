@@ -12,6 +12,7 @@ from models.cancelling import Scenario, cancel_at_every_suspension, statistics_o
 from resilient.keyed import Keyed
 from resilient.pipeline import Pipeline
 from resilient.strategies.adaptive_limit import AdaptiveLimit
+from resilient.strategies.adaptive_rate import AdaptiveRate
 from resilient.strategies.budget import TokenBudget
 from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.circuit_breaker import CircuitBreaker
@@ -235,6 +236,7 @@ SCENARIOS: dict[str, tuple[Callable[[], Scenario], int]] = {
     "bulkhead with a queue timeout": (lambda: a_wait_for_a_slot(Bulkhead(1, max_queue=2, queue_timeout=9)), 3),
     "adaptive limit": (lambda: a_wait_for_a_slot(AdaptiveLimit(1, maximum=1, max_queue=2)), 3),
     "token bucket": (lambda: a_wait_for_a_token(TokenBucket(1)), 3),
+    "adaptive rate": (lambda: a_wait_for_a_token(AdaptiveRate(1)), 3),
     "sliding window": (lambda: a_wait_for_a_token(SlidingWindow(1, exact=True)), 3),
     "leaky bucket": (lambda: a_wait_for_a_token(LeakyBucket(1, shape=True)), 3),
     "blocks": (lambda: a_block(Bulkhead(2)), 2),

@@ -190,6 +190,20 @@ def test_drops_shrink_it_by_their_share() -> None:
     assert all_of_them.limit == 10
 
 
+def test_drops_that_outweigh_what_it_grew_by_are_why_it_shrinks() -> None:
+    """The others were as fast as ever: there was room for them, and for a few drops it grows all the same."""
+    many, few = settled_machine(), settled_machine()
+    whys = [None, None]
+    for index in range(21):
+        whys = [
+            machine.hear(9 + index / 20, None if index < drops else 0.1, 20, 1, 100, Random(1))
+            for machine, drops in ((many, 10), (few, 1))
+        ]
+
+    assert whys == ["drops", "room"]
+    assert (many.slots, few.slots) == (11, 21)
+
+
 def test_a_baseline_that_was_learned_from_a_full_house_is_doubted_at_once() -> None:
     """Half of the limit for one window, from the moment when that many are left; then the old one again."""
     machine = Concurrency(40)
