@@ -18,7 +18,7 @@ import anyio
 
 from resilient import clock
 from resilient.observe.events import Waited
-from resilient.observe.listeners import ears, sink
+from resilient.observe.listeners import sink
 
 if TYPE_CHECKING:
     from resilient.strategies.gate import Gate
@@ -28,7 +28,7 @@ __all__ = ("Line", "Waiter", "tell_wait")
 
 def tell_wait(gate: "Gate", since: float) -> None:
     """Leave word of a wait that has just ended with a permit, where somebody listens."""
-    if ears and sink():
+    if sink():
         now = clock.now()
         gate.leave(Waited(at=now, strategy=gate.name, seconds=now - since))
 
