@@ -34,6 +34,10 @@ _TWO_LOOPS: Final = (
 _OPTIONS: Final = (
     "virtual_time{given}: the marker takes backends, 'asyncio' or 'trio', and seeds=, how many (at least 1) or a list of seeds"
 )
+_OTHER_LOOP: Final = (
+    "async fixtures of a test that is marked with virtual_time run in another event loop, on real time: {}. Make them in the test, "
+    "or run the test by the plugin of anyio, with its fixture anyio_backend on virtual time"
+)
 _REAL_LOOP: Final = (
     "the fixture virtual_time does not reach the event loop of an async test: mark the test with @pytest.mark.virtual_time, "
     "which runs it on this clock. For the plugin of anyio override its fixture anyio_backend"
@@ -74,6 +78,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(_MARKER, cases, indirect=True, ids=names)
 
 
+def _is_async(fixture: object) -> bool:
+    return inspect.iscoroutinefunction(fixture) or inspect.isasyncgenfunction(fixture)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a marked test on its clock."""
@@ -84,6 +92,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     given: dict[str, Any] = pyfuncitem.funcargs
     names = inspect.signature(test).parameters
+    defined: Any = pyfuncitem._fixtureinfo.name2fixturedefs  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    elsewhere = [name for name in names if name in defined and _is_async(defined[name][-1].func)]
+    if elsewhere:
+        pytest.fail(_OTHER_LOOP.format(", ".join(elsewhere)), pytrace=False)
 
     @functools.wraps(test)  # the task has the name of the test
     async def run() -> None:

@@ -214,12 +214,24 @@ async def test_in_real_time():
 async def test_both(): ...
 """
 
+FIXTURE: Final = """
+
+
+@pytest.fixture
+async def service():
+    yield "in another loop"
+
+
+@pytest.mark.virtual_time
+async def test_fixture(service): ...
+"""
+
 
 def test_the_marker_wins_where_pytest_asyncio_takes_every_async_test(tmp_path: Path) -> None:
     """In its auto mode it marks them itself; one that its author marked for both is still an error."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
     marked, _, both = AUTO.rpartition("\n\n\n")
-    (tmp_path / "test_marked.py").write_text(marked)
+    (tmp_path / "test_marked.py").write_text(marked + FIXTURE)
     (tmp_path / "test_both.py").write_text(f"import pytest\n\n\n{both}")
 
     said = run_pytest(tmp_path, PLUGIN, "pytest_asyncio.plugin", "--continue-on-collection-errors")
@@ -229,7 +241,12 @@ def test_the_marker_wins_where_pytest_asyncio_takes_every_async_test(tmp_path: P
         "test_marked[trio]",
         "test_in_real_time",
     ]
-    assert re.findall(r"^FAILED [^:]*::(\S+)", said, re.MULTILINE) == ["test_hangs[asyncio]", "test_hangs[trio]"]
+    assert re.findall(r"^FAILED [^:]*::(\S+)", said, re.MULTILINE) == [
+        "test_hangs[asyncio]",
+        "test_hangs[trio]",
+        "test_fixture[asyncio]",
+    ]
+    assert "run in another event loop, on real time: service" in said
     assert said.count("- task 'test_marked.test_hangs' has waited for 0 s at ") >= 2
     assert "ERROR test_both.py" in said
     assert "keep one" in said
