@@ -9,6 +9,7 @@ A test that is marked with `virtual_time` needs no other plugin for async tests,
 import contextlib
 import functools
 import inspect
+import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,8 +36,8 @@ _OPTIONS: Final = (
     "virtual_time{given}: the marker takes backends, 'asyncio' or 'trio', and seeds=, how many (at least 1) or a list of seeds"
 )
 _OTHER_LOOP: Final = (
-    "async fixtures of a test that is marked with virtual_time run in another event loop, on real time: {}. Make them in the test, "
-    "or run the test by the plugin of anyio, with its fixture anyio_backend on virtual time"
+    "async fixtures of a test that is marked with virtual_time run in another event loop, on real time: {}. "
+    "Make them in the test, or run the test by the plugin of anyio, with its fixture anyio_backend on virtual time"
 )
 _REAL_LOOP: Final = (
     "the fixture virtual_time does not reach the event loop of an async test: mark the test with @pytest.mark.virtual_time, "
@@ -101,7 +102,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     async def run() -> None:
         await test(**{name: value for name, value in given.items() if name in names})
 
-    given[_MARKER].run(run)
+    clock: VirtualTime = given[_MARKER]
+    if clock.seed is not None:
+        random.seed(clock.seed)  # once more: after the fixtures pytest-randomly sets it to what it thinks right
+    clock.run(run)
     return True
 
 

@@ -133,6 +133,37 @@ def test_the_marker_and_the_fixtures_do_what_they_say(tmp_path: Path) -> None:
     assert "it ran under seed=7 on asyncio" in said
 
 
+RANDOM: Final = """
+import random
+
+import pytest
+
+
+def pytest_runtest_call():
+    random.seed(1)
+"""
+
+DRAWS: Final = """
+import random
+
+import pytest
+
+
+@pytest.mark.virtual_time(seeds=[5])
+async def test_draws():
+    assert random.random() == random.Random(5).random()
+"""
+
+
+def test_a_seed_wins_against_a_plugin_that_sets_one_of_its_own(tmp_path: Path) -> None:
+    """As pytest-randomly does, just before a test begins."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "conftest.py").write_text(RANDOM)
+    (tmp_path / "test_draws.py").write_text(DRAWS)
+
+    assert "1 passed" in run_pytest(tmp_path, PLUGIN)
+
+
 def test_two_plugins_for_one_test_are_told_at_collection(tmp_path: Path) -> None:
     """Each would run it in a loop of its own, and on another clock."""
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
