@@ -10,8 +10,8 @@ peer on the network. `grace` makes it wait a little for these before each jump; 
 A test that would hang for ever raises `Deadlock` where it is certain that nothing can run again. A `seed` decides in which order
 tasks run that are ready at the same time: `explore` tries many, and what fails under one fails under it again.
 
-All mutable state: the time of a `_LoopTime`, when the futures of a loop were made, the deadlock of a loop, and
-`resilient.clock.now`, which is put back at the end.
+All mutable state: the time of a `_LoopTime`, when the futures of a loop were made, the deadlock of a loop, the clocks of
+the blocks that are open (`_blocks`), and `resilient.clock.now`, which is put back at the end.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ class VirtualTime:
 
         Raises:
             Deadlock: nothing can ever run again. It is noticed where no thread and no socket is in use.
-            RuntimeError: the block of this clock is over, or another clock was put in its place within it.
+            RuntimeError: the block of this clock is over, or there is another one within it.
             TypeError: `fn` is no function, but the coroutine that it returned.
 
         """
@@ -86,7 +86,7 @@ class VirtualTime:
             fn.close()
             msg = f"fn={fn!r}: expected an async function, not what it returned: run(main), run(main, 42), not run(main(42))"
             raise TypeError(msg)
-        if clock.now is not self._now:
+        if _blocks[-1:] != [self]:
             msg = "the library has another clock now: run() belongs inside the block of its own virtual_time, the innermost one"
             raise RuntimeError(msg)
         try:
@@ -104,6 +104,9 @@ class VirtualTime:
             if deadlock is not None and deadlock is not error:
                 raise Deadlock(deadlock.waiting) from error
             raise
+
+
+_blocks: Final[list[VirtualTime]] = []
 
 
 @contextlib.contextmanager
@@ -145,7 +148,9 @@ def virtual_time(backend: Backend = "asyncio", *, grace: float = 0.0, seed: int 
             raise ValueError(msg)
         undo.callback(setattr, clock, "now", clock.now)
         clock.now = now
-        yield VirtualTime(backend, options, now, seed)
+        _blocks.append(VirtualTime(backend, options, now, seed))
+        undo.callback(_blocks.pop)
+        yield _blocks[-1]
 
 
 def _refuse_in_a_loop() -> None:
