@@ -18,7 +18,7 @@ from resilient import clock
 from resilient._arguments import Duration, integer
 from resilient.chance import source as _random
 from resilient.observe.events import LimitChanged
-from resilient.observe.listeners import ears, sink
+from resilient.observe.listeners import sink
 from resilient.outcome import SUCCESS, Classifier, Health, Verdict, judge
 from resilient.strategies.concurrency import Concurrency
 from resilient.strategies.outbox import announce
@@ -121,7 +121,7 @@ class AdaptiveLimit(Slots):
             return
         old, new = self.max_concurrent, self._concurrency.slots
         self.resize(new)
-        if ears and sink():
+        if sink():
             self.leave(LimitChanged(at=now, strategy=self.name, old=old, new=new, why=why))
 
     async def __aenter__(self) -> None:

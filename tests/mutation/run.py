@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from mutation.mutants import ROOT, mutants, path
@@ -51,9 +52,12 @@ TESTS: dict[str, str] = {
     "concurrency": "strategies/test_concurrency strategies/test_adaptive_limit models/test_adaptive_limit",
     "hedge_race": "strategies/test_hedge strategies/test_hedge_endings strategies/test_hedge_pipelines"
     " strategies/test_hedge_tells models/test_calls models/test_interleavings",
-    "guard": "strategies/test_gate strategies/test_rejections strategies/test_stream_permits strategies/test_breaker_streams"
-    " strategies/test_bulkhead_ways_out test_pipeline",
-    "outbox": "strategies/test_rejections strategies/test_gate strategies/test_waited",
+    "guard": "strategies/test_gate strategies/test_rejections strategies/test_rate_limit_returns strategies/test_stream_permits"
+    " strategies/test_breaker_streams strategies/test_breaker_failures strategies/test_breaker_seen"
+    " strategies/test_bulkhead_ways_out strategies/test_hedge_tells strategies/test_hedge_pipelines"
+    " test_context test_pipeline test_keyed",
+    "outbox": "strategies/test_rejections strategies/test_gate strategies/test_waited strategies/test_breaker_seen"
+    " strategies/test_hedge_tells strategies/test_adaptive_limit observe/test_timeline",
     "adaptive_limit": "strategies/test_adaptive_limit strategies/test_retuning models/test_adaptive_limit models/test_gates",
     "adaptive_rate": "strategies/test_adaptive_rate strategies/test_quota strategies/test_retuning models/test_gates",
     "leaky_bucket": "strategies/test_leaky_bucket strategies/test_quota models/test_gates models/test_buckets",
@@ -67,6 +71,17 @@ SOUND = -1
 PLUGINS = ["anyio.pytest_plugin", "pytest_asyncio.plugin", "_hypothesis_pytestplugin", "pytest_timeout", "xdist.plugin"]
 
 
+class Quick:
+    """A plugin of pytest: to make a failure of hypothesis small would take most of the time."""
+
+    def pytest_sessionstart(self) -> None:
+        """After conftest has chosen its profile."""
+        phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+        suite = hypothesis.settings.get_profile("suite")
+        hypothesis.settings.register_profile("mutation", parent=suite, phases=phases, report_multiple_bugs=False)
+        hypothesis.settings.load_profile("mutation")
+
+
 def run_tests(tests: Sequence[str], *plugins: object) -> int:
     """Of this checkout, in this process. The exit code of pytest."""
     os.chdir(ROOT)
@@ -74,7 +89,7 @@ def run_tests(tests: Sequence[str], *plugins: object) -> int:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     options = ["-oaddopts=--import-mode=importlib", "-s", "-x", "-n=0", "--timeout=0", "-pno:cacheprovider", "-pno:terminal"]
     quiet = "-Wignore::pytest.PytestAssertRewriteWarning"
-    return int(pytest.main([*options, quiet, *(f"-p{plugin}" for plugin in PLUGINS), *tests], plugins=list(plugins)))
+    return int(pytest.main([*options, quiet, *(f"-p{plugin}" for plugin in PLUGINS), *tests], plugins=[Quick(), *plugins]))
 
 
 def again(fate: Fate) -> Fate:

@@ -6,7 +6,7 @@ come by its statement, those that killed a neighbour first, then the quickest on
 that fails. All other tests would run as if nothing were broken.
 
 What was done at import or when tests were collected was done by what is not broken. A mutant that survives and has a part in
-that is therefore *doubtful*: who hears of it tries it again, from the start.
+that is therefore *doubtful*: who hears of it tries it again, from the start, on asyncio.
 """
 
 import gc
@@ -24,7 +24,6 @@ from importlib import import_module
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Final
 
-import hypothesis
 import pytest
 
 from mutation.mutants import ROOT, Mutant, path
@@ -82,11 +81,6 @@ class Session:
     def pytest_sessionstart(self) -> None:
         """Before tests are collected: what that does to the modules is noted."""
         self._lines = _Lines([code for name in self._about for code in _codes(import_module(f"{PACKAGE}.{name}"))])
-        # To make a failure small would take most of the time.
-        phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
-        suite = hypothesis.settings.get_profile("suite")
-        hypothesis.settings.register_profile("mutation", parent=suite, phases=phases, report_multiple_bugs=False)
-        hypothesis.settings.load_profile("mutation")
 
     def pytest_collection_finish(self) -> None:
         """What was made until now is made by what is not broken."""
@@ -192,7 +186,8 @@ class Session:
     def _survived(self, mutant: Mutant, tests: Sequence[pytest.Item]) -> Fate:
         doubtful = not mutant.exact or not self._early[mutant.module].isdisjoint(mutant.lines or ())
         if doubtful:
-            tests = self._sorted(mutant, {item for item in self._seconds if item.path in self._about[mutant.module]})
+            about = self._about[mutant.module]
+            tests = self._sorted(mutant, {item for item in self._seconds if item.path in about and _backend(item) != "trio"})
         return Fate(mutant, "survived", [test.nodeid for test in tests], doubtful)
 
 

@@ -18,7 +18,11 @@ from resilient.observe.listeners import listening
 from resilient.observe.timeline import record_timeline
 from resilient.outcome import CANCELLED, SUCCESS, Classifier, Health, Kind, Verdict
 from resilient.pipeline import Pipeline
-from resilient.strategies.adaptive_limit import AdaptiveLimit, AdaptiveLimitStatistics
+from resilient.strategies.adaptive_limit import (
+    AdaptiveLimit,
+    AdaptiveLimitStatistics,
+    _entered,  # pyright: ignore[reportPrivateUsage]  what a block keeps, and lets go of
+)
 from resilient.strategies.lingering import Lingering
 from resilient.strategies.outbox import announce
 from resilient.testing import disabled
@@ -197,6 +201,34 @@ async def test_a_block_tells_how_long_it_took_and_how_it_ended() -> None:
     assert {each.statistics().active for each in (outer, inner, crossed, failing)} == {0}
 
 
+class Noted(AdaptiveLimit):
+    """Notes what it hears."""
+
+    def __init__(self, heard: list[tuple[str, str, float]], name: str) -> None:
+        super().__init__(name=name, classify=on_errors(DOWN))
+        self.heard = heard
+
+    def settle(self, verdict: Verdict, latency: float, now: float) -> None:
+        self.heard.append((self.name, verdict.reason, latency))
+        super().settle(verdict, latency, now)
+
+
+async def test_blocks_may_be_left_in_any_order() -> None:
+    """Each is told how long it took and how it ended, and nothing is kept of it."""
+    heard: list[tuple[str, str, float]] = []
+    first, second, third = (Noted(heard, name) for name in ("first", "second", "third"))
+    before = _entered.get()
+    for limit in (first, second, third):
+        await limit.__aenter__()
+        await anyio.sleep(1)
+    await second.__aexit__(Failure, Failure(), None)
+    await first.__aexit__(None, None, None)
+    await third.__aexit__(None, None, None)
+
+    assert heard == [("second", "http_503", 2), ("first", "success", 3), ("third", "success", 1)]
+    assert _entered.get() == before
+
+
 async def test_a_block_that_another_task_leaves_gives_its_slot_back_and_tells_nothing() -> None:
     """Nobody knows when it was entered."""
     limit = AdaptiveLimit()
@@ -294,7 +326,8 @@ async def test_a_change_is_a_row_of_the_timeline_of_the_call_that_brought_it_abo
 
 def test_siblings_have_the_same_settings_and_fresh_state() -> None:
     """One that has not heard of anything for long is as good as new, and may be forgotten for another key."""
-    limit = AdaptiveLimit(5, minimum=2, maximum=9, max_queue=1, queue_timeout=2.0, name="db", random=Random(1))
+    random, classify = Random(1), on_errors(DOWN)
+    limit = AdaptiveLimit(5, minimum=2, maximum=9, max_queue=1, queue_timeout=2.0, name="db", random=random, classify=classify)
     fresh_at_first = limit.is_fresh(0.0)
     permit = limit.admit(0.0)
     while_busy = limit.is_fresh(0.0)
@@ -305,6 +338,7 @@ def test_siblings_have_the_same_settings_and_fresh_state() -> None:
     assert (fresh_at_first, while_busy, limit.is_fresh(2.0), limit.is_fresh(601.0)) == (True, False, False, True)
     assert sibling.statistics() == AdaptiveLimitStatistics(0, 0, 5, None, probing=False, minimum=2, maximum=9, max_queue=1)
     assert (sibling.queue_timeout, sibling.name, sibling.is_fresh(2.0)) == (2.0, "db", True)
+    assert (sibling._random, sibling.classifier) == (random, classify)  # pyright: ignore[reportPrivateUsage]  chance shows late
 
 
 def test_keys_have_limits_of_their_own_and_take_little_room() -> None:

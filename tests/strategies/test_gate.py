@@ -95,17 +95,27 @@ class BrokenDoor(Door):
 
 
 @pytest.mark.parametrize("kind", [Door, LingeringDoor])
-@pytest.mark.parametrize("outcome", [1, Failure(), "lingers", "ends"])
-async def test_a_permit_that_raises_does_not_keep_those_further_out(kind: type[Door], outcome: object) -> None:
-    """Its error surfaces; all others have heard how it ended, once each."""
+@pytest.mark.parametrize(
+    ("outcome", "heard"),
+    [
+        pytest.param(1, ["success"] * 4, id="value"),
+        pytest.param(Failure(), ["error", "error", "error", "http_503"], id="error"),
+        pytest.param("lingers", ["success"] * 4, id="at the return"),
+        pytest.param("ends", ["success"] * 4, id="at the end"),
+    ],
+)
+async def test_a_permit_that_raises_does_not_keep_those_further_out(kind: type[Door], outcome: object, heard: list[str]) -> None:
+    """Its error surfaces; all others have heard how it ended, once each, by a classifier of their own where they have one."""
     log: list[str] = []
-    broken = BrokenDoor("broken", log)
-    broken.lingers = outcome == "ends"
+    doors = [kind("a", log), kind("b", log), BrokenDoor("broken", log), kind("c", log)]
+    doors[2].lingers = outcome == "ends"
+    doors[0].classifier = on_errors(BUSY)
     value = Body() if isinstance(outcome, str) else outcome
-    pipeline = Pipeline(kind("a", log), kind("b", log), broken, kind("c", log))
+    if outcome == "lingers" and kind is LingeringDoor:
+        heard = ["abandoned", *heard[1:]]  # the innermost had let the value pass, and nobody gets it
 
     async def walk() -> None:
-        await pipeline.call(Script(value))
+        await Pipeline(*doors).call(Script(value, seconds=1))
         assert isinstance(value, Body)
         value.ended()
 
@@ -113,7 +123,7 @@ async def test_a_permit_that_raises_does_not_keep_those_further_out(kind: type[D
         await walk()
     del log[:4]
 
-    assert sorted(line.partition(" ")[0] for line in log) == ["a", "b", "broken", "c"]
+    assert sorted(log) == sorted(f"{name} {reason} 1" for name, reason in zip(("c", "broken", "b", "a"), heard, strict=True))
 
 
 async def test_what_was_entered_before_a_refusal_is_left_again() -> None:
