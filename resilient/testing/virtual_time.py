@@ -129,6 +129,7 @@ def virtual_time(backend: Backend = "asyncio", *, grace: float = 0.0, seed: int 
                     yield time.anyio_backend
 
     Raises:
+        ModuleNotFoundError: trio is not installed.
         RuntimeError: an event loop runs already; it would stay on its own time.
         ValueError: another backend, or an argument out of range.
 
@@ -140,9 +141,7 @@ def virtual_time(backend: Backend = "asyncio", *, grace: float = 0.0, seed: int 
         if backend == "asyncio":
             options, now = _on_asyncio(wait, random)
         elif backend == "trio":
-            from resilient.testing.trio_time import trio_time  # noqa: PLC0415  trio is optional
-
-            options, now = undo.enter_context(trio_time(wait, random))
+            options, now = undo.enter_context(_on_trio(wait, random))
         else:
             msg = f"backend={backend!r}: expected 'asyncio' or 'trio'"
             raise ValueError(msg)
@@ -271,6 +270,17 @@ class _JumpingLoop(InterleavedLoop):
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  the interface of loops
         """Wait for the threads without a limit: that limit would be in virtual time."""
         await super().shutdown_default_executor()
+
+
+def _on_trio(
+    grace: float, random: Random | None
+) -> contextlib.AbstractContextManager[tuple[dict[str, Any], Callable[[], float]]]:
+    try:
+        from resilient.testing.trio_time import trio_time  # noqa: PLC0415  trio is optional
+    except ModuleNotFoundError as error:
+        msg = "backend='trio' needs trio, which is not installed: pip install trio"
+        raise ModuleNotFoundError(msg, name=error.name) from error
+    return trio_time(grace, random)
 
 
 def _on_asyncio(grace: float, random: Random | None) -> tuple[dict[str, Any], Callable[[], float]]:

@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -216,6 +217,14 @@ def test_sockets_within_the_process_work(backend: Backend) -> None:
 def test_an_unknown_backend_is_refused() -> None:
     """The message names those that there are."""
     with pytest.raises(ValueError, match="backend='curio': expected 'asyncio' or 'trio'"), virtual_time("curio"):  # type: ignore[arg-type]
+        pass
+
+
+def test_where_trio_is_not_installed_the_message_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what to install."""
+    monkeypatch.delitem(sys.modules, "resilient.testing.trio_time", raising=False)
+    monkeypatch.setitem(sys.modules, "trio", None)
+    with pytest.raises(ModuleNotFoundError, match="needs trio, which is not installed: pip install trio"), virtual_time("trio"):
         pass
 
 
