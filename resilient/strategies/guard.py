@@ -48,7 +48,7 @@ async def guarded(  # noqa: C901, PLR0912, PLR0915  the hard contracts, in one p
         for gate in gates:
             permit = gate.admit(started)
             if permit is None:
-                held = [each.kept(granted, started) for each, granted in zip(gates, held, strict=False)]
+                held = [gates[place].kept(granted, started) for place, granted in enumerate(held)]
                 permit = await _wait(gate, attempt_of(attempt))
                 started = clock.now()
             held.append(permit)
@@ -85,11 +85,12 @@ async def guarded(  # noqa: C901, PLR0912, PLR0915  the hard contracts, in one p
         except BaseException:
             _settle_rest(gates, held, attempt_of(attempt), outcome, latency, now, failed=failed)
             raise
-        if outboxes:
-            for gate in gates:
-                if gate.outbox:
-                    announce(gate, attempt_of(attempt))
-        del outcome  # an exception refers to its frames: no cycle
+        finally:
+            if outboxes:
+                for gate in gates:
+                    if gate.outbox:
+                        announce(gate, attempt_of(attempt))
+            del outcome  # an exception refers to its frames: no cycle
 
 
 def _wait(gate: "Gate", attempt: Attempt) -> "Coroutine[Any, Any, Permit]":
@@ -102,8 +103,8 @@ def _settle_rest(
 ) -> None:
     """A permit of a user's own raised when it was settled: that must not keep those further out."""
     with ExitStack() as stack:
-        for gate, permit in zip(gates, held, strict=False):
-            verdict = attempt.verdict(outcome, error=failed, classifier=gate.classifier)
+        for place, permit in enumerate(held):
+            verdict = attempt.verdict(outcome, error=failed, classifier=gates[place].classifier)
             stack.callback(permit.settle, verdict, latency, now)
 
 
@@ -115,11 +116,11 @@ def _settle_at_end(
 
     def settle_lingering(error: BaseException | None) -> None:
         now = clock.now()
-        with ExitStack() as stack:  # one that raises must not keep the others
+        with ExitStack() as stack:  # the last in is the first out, and one that raises does not keep the others
+            for gate, _, _ in lingering:
+                stack.callback(announce, gate, attempt)
             for gate, permit, verdict in reversed(lingering):
                 stack.callback(permit.settle, _verdict_at_end(gate, attempt, verdict, error), latency, now)
-        for gate, _, _ in lingering:
-            announce(gate, attempt)
 
     try:
         while held:
@@ -132,7 +133,6 @@ def _settle_at_end(
                 rest = permit.settle(verdict, latency, now)
                 if rest is not None:
                     lingering.append((gate, rest, verdict))
-                announce(gate, attempt)
     except BaseException:
         settle_lingering(GeneratorExit())  # nobody gets the value
         raise

@@ -52,10 +52,10 @@ TESTS: dict[str, str] = {
     "concurrency": "strategies/test_concurrency strategies/test_adaptive_limit models/test_adaptive_limit",
     "hedge_race": "strategies/test_hedge strategies/test_hedge_endings strategies/test_hedge_pipelines"
     " strategies/test_hedge_tells models/test_calls models/test_interleavings",
-    "guard": "strategies/test_gate strategies/test_rejections strategies/test_rate_limit_returns strategies/test_stream_permits"
-    " strategies/test_breaker_streams strategies/test_breaker_failures strategies/test_breaker_seen"
-    " strategies/test_bulkhead_ways_out strategies/test_hedge_tells strategies/test_hedge_pipelines"
-    " test_context test_pipeline test_keyed",
+    "guard": "strategies/test_guard strategies/test_gate strategies/test_rejections strategies/test_rate_limit_returns"
+    " strategies/test_stream_permits strategies/test_breaker_streams strategies/test_breaker_failures"
+    " strategies/test_breaker_seen strategies/test_bulkhead_ways_out strategies/test_hedge_tells"
+    " strategies/test_hedge_pipelines test_context test_pipeline test_keyed",
     "outbox": "strategies/test_rejections strategies/test_gate strategies/test_waited strategies/test_breaker_seen"
     " strategies/test_hedge_tells strategies/test_adaptive_limit observe/test_timeline",
     "adaptive_limit": "strategies/test_adaptive_limit strategies/test_retuning models/test_adaptive_limit models/test_gates",

@@ -13,43 +13,10 @@ from resilient.observe.timeline import record_timeline
 from resilient.outcome import CANCELLED, SUCCESS, Verdict
 from resilient.pipeline import Pipeline
 from resilient.strategies.gate import Gate
-from resilient.strategies.lingering import Lingering
 from resilient.strategies.timeout import Timeout
+from strategies.doors import Body, BrokenDoor, Door, LingeringDoor
 
 pytestmark = pytest.mark.anyio
-
-
-class Door(Gate):
-    """A gate that writes down what happens, and admits while it is open."""
-
-    lingers = False
-
-    def __init__(self, name: str, log: list[str]) -> None:
-        super().__init__(name)
-        self.log = log
-        self.open = True
-
-    def admit(self, now: float) -> Self | None:
-        if not self.open:
-            raise self.refuse(now)
-        self.log.append(f"{self.name} in")
-        return self
-
-    def refuse(self, now: float) -> Rejected:
-        return Rejected(self.name, 1.0)
-
-    def settle(self, verdict: Verdict, latency: float, now: float) -> None:
-        self.log.append(f"{self.name} {verdict.reason} {latency:g}")
-
-    def sibling(self) -> Self:
-        return type(self)(self.name, self.log)
-
-    def is_fresh(self, now: float) -> bool:
-        return True
-
-
-class LingeringDoor(Door):
-    lingers = True
 
 
 class WaitingDoor(Door):
@@ -59,10 +26,6 @@ class WaitingDoor(Door):
         return None
 
     refuse = Gate.refuse
-
-
-class Body(Lingering):
-    """A value that is still in use after the call returned."""
 
 
 async def test_permits_are_settled_in_reverse_with_the_verdict_and_the_latency() -> None:
@@ -84,14 +47,6 @@ async def test_permits_are_settled_in_reverse_with_the_verdict_and_the_latency()
         *entered, "b bulkhead_full 0", "a bulkhead_full 0",
         *entered, "b cancelled 0.5", "a cancelled 0.5",
     ]  # fmt: skip
-
-
-class BrokenDoor(Door):
-    """One that raises when it is to take its permit back."""
-
-    def settle(self, verdict: Verdict, latency: float, now: float) -> None:
-        super().settle(verdict, latency, now)
-        raise Fatal
 
 
 @pytest.mark.parametrize("kind", [Door, LingeringDoor])

@@ -5,6 +5,7 @@ import copy
 import gc
 import logging
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 import anyio
@@ -12,7 +13,8 @@ import pytest
 
 from helpers import Script
 from resilient.errors import Rejected
-from resilient.observe.events import CallRejected, Event, RejectionsEnded
+from resilient.observe import listeners
+from resilient.observe.events import CallFinished, CallRejected, Event, RejectionsEnded
 from resilient.observe.listeners import listening
 from resilient.pipeline import Pipeline
 from resilient.strategies.bulkhead import Bulkhead
@@ -149,11 +151,55 @@ async def test_listeners_hear_each_refusal_and_its_number(told: Callable[[], lis
         await bucket.call(Script(1))
     ended = [event for event in heard if isinstance(event, RejectionsEnded)]
 
-    assert [event.nth for event in heard if isinstance(event, CallRejected)] == [1, 2, 3, 4, 5]
-    assert [(event.strategy, event.reason, event.rejections, event.seconds) for event in ended] == [
-        ("token_bucket", "rate_limited", 5, 1.0)
+    assert [(event.at, event.nth) for event in heard if isinstance(event, CallRejected)] == [(0.0, nth) for nth in range(1, 6)]
+    assert [(event.at, event.strategy, event.reason, event.rejections, event.seconds) for event in ended] == [
+        (1.0, "token_bucket", "rate_limited", 5, 1.0)
     ]
     assert len(told()) == 2
+
+
+def test_what_nobody_hears_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log gets the first refusal of a run and no other one, also while somebody listens elsewhere: to another task, say."""
+    logged: list[Event] = []
+    monkeypatch.setattr(listeners, "notable", [logged.append])
+    full = Bulkhead(1)
+    full.acquire_nowait()
+
+    def refused() -> None:
+        with pytest.raises(Rejected):
+            full.acquire_nowait()
+
+    refused()
+    refused()
+    elsewhere, block = copy_context(), listening(lambda _: None)
+    elsewhere.run(block.__enter__)
+    refused()
+    elsewhere.run(refused)
+    elsewhere.run(block.__exit__, None, None, None)
+
+    assert [event.nth for event in logged if isinstance(event, CallRejected)] == [1, 4]
+
+
+def test_a_refusal_that_a_listener_brings_about_is_told_as_that_of_its_own_call() -> None:
+    """It is heard after that of the call that is told of, in its place."""
+    full, heard = Bulkhead(1), list[Event]()
+    full.acquire_nowait()
+
+    def call() -> None:
+        with pytest.raises(Rejected):
+            full.call(Script(1)).send(None)
+
+    def calling(event: Event) -> None:
+        if isinstance(event, CallRejected) and event.nth == 1:
+            call()
+
+    with listening(heard.append), listening(calling):
+        call()
+    refusals = [event.call_id for event in heard if isinstance(event, CallRejected)]
+    inner, outer = (event.call_id for event in heard if isinstance(event, CallFinished))
+
+    assert refusals == [outer, inner]
+    assert inner != outer
 
 
 async def test_each_key_has_runs_of_its_own(told: Callable[[], list[str]]) -> None:
