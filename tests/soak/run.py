@@ -5,9 +5,9 @@
 
 A *life* is one event loop, one server, one `FaultProxy` before it and one resilient client, over rounds of some hundred calls:
 asyncio and uvloop, httpx and httpx2, HTTP/1.1 and HTTP/2, in turn, twice. After each round, in fair weather: no permit out, no
-connection in use, as many tasks and file descriptors as before it, and one more call gets its answer; over the rounds of a life,
-no growth of the memory that Python has given out. What is called, and the faults, follow from the seed; which call meets which
-fault also depends on timing.
+connection in use, as many tasks and file descriptors as before it, no exception that only the event loop has heard of, and one
+more call gets its answer; over the rounds of a life, no growth of the memory that Python has given out. What is called, and the
+faults, follow from the seed; which call meets which fault also depends on timing.
 
 What is found is ours, with one exception, which is counted apart: places in the pool of httpx over HTTP/2. A control follows: two
 lives more over HTTP/2, in the same weather, of the plain client. It shows what is found without us.
@@ -16,6 +16,7 @@ All mutable state: the `Report`.
 """
 
 import argparse
+import asyncio
 import gc
 import logging
 import resource
@@ -258,6 +259,11 @@ class Life:
 async def live(cell: Cell, seed: int, calls: int, rounds: int, seconds: float) -> Report:
     """One life: so many rounds of so many calls, or as many as begin within these seconds."""
     began, family, report = time.monotonic(), cell.family, Report()
+
+    def unheard(_: object, context: dict[str, Any]) -> None:
+        report.tally.wrong.append(f"what nobody heard of: {context['message']}: {context.get('exception')!r}")
+
+    asyncio.get_running_loop().set_exception_handler(unheard)
     try:
         with no_leaks():
             inner = cell.inner()
