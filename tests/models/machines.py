@@ -4,7 +4,8 @@ Each machine drives the real state machine and a *model* of it side by side, thr
 seen after every step. A model is slow and beyond doubt: fractions, plain lists, everything counted anew. Time is in ticks of an
 eighth of a second, which floats hold exactly.
 
-`HYPOTHESIS_PROFILE=long pytest tests/models -n 0` runs thirty times as many histories, other ones each time.
+Together they run more than a thousand histories in each run of the suite. `HYPOTHESIS_PROFILE=thousand pytest tests/models -n 0`
+runs a thousand of each machine, the same ones each time; `HYPOTHESIS_PROFILE=long` thirty times as many, other ones each time.
 """
 
 import os
@@ -17,21 +18,24 @@ from hypothesis.stateful import RuleBasedStateMachine
 from resilient import clock
 from resilient.observe import listeners
 
-__all__ = ("LONG", "TICK", "Timed", "runs", "thorough", "tried")
+__all__ = ("SEEDS", "TICK", "Timed", "runs", "thorough", "tried")
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
 
 TICK: Final = 1 / 8
 
-LONG: Final = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+_FORM: Final = os.environ.get("HYPOTHESIS_PROFILE", "")
+SEEDS: Final = {"long": 5000, "thousand": 500}.get(_FORM, 90)
+"""Orders of the tasks in which a concurrent scenario runs."""
 
 
 def thorough(examples: int, steps: int = 30) -> hypothesis.settings:
-    """So many histories of so many steps; the long form has more of both."""
-    if LONG:
+    """So many histories of so many steps; the other forms have more."""
+    if _FORM == "long":
         return hypothesis.settings(max_examples=30 * examples, stateful_step_count=2 * steps, deadline=None, derandomize=False)
-    return hypothesis.settings(max_examples=examples, stateful_step_count=steps, deadline=None, derandomize=True)
+    most = max(examples, 1000) if _FORM == "thousand" else examples
+    return hypothesis.settings(max_examples=most, stateful_step_count=steps, deadline=None, derandomize=True)
 
 
 class Timed(RuleBasedStateMachine):

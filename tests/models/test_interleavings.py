@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from helpers import Failure
-from models.machines import LONG
+from models.machines import SEEDS
 from resilient import clock
 from resilient.errors import BulkheadFull, CircuitOpen, RateLimited
 from resilient.pipeline import Pipeline
@@ -26,8 +26,6 @@ from resilient.strategies.retry import Retry
 from resilient.strategies.timeout import Timeout
 from resilient.testing import explore
 from strategies.buckets import Ideal
-
-SEEDS = 5000 if LONG else 90
 
 Scenario = Callable[[], Coroutine[Any, Any, None]]
 
