@@ -7,7 +7,8 @@ them than its `limits` leave, until they are renewed.
 
 The arithmetic is that of `flow.py`, exact while the rate stays, and a change of the rate gives nothing away. All mutable state
 besides: the settings with the rate of now, when calls may go on (`_opens_at`), the server's quota (`_left`, `_left_until`), how
-many tokens were taken in all (`_taken`), and what the next decision is made from (`_decided_at`, `_lowered_at`, `_went_well`).
+many tokens were taken in all (`_taken`) and how many of those stay so (`_spent`), and what the next decision is made from
+(`_decided_at`, `_lowered_at`, `_went_well`).
 """
 
 import math
@@ -18,7 +19,7 @@ from typing import Any, Final, Self, cast
 from resilient import clock
 from resilient._arguments import Duration, integer, number, seconds
 from resilient.observe.events import LimitChanged
-from resilient.observe.listeners import ears, sink
+from resilient.observe.listeners import sink
 from resilient.outcome import Classifier, Health, RateHint, Verdict, judge
 from resilient.strategies.flow import Flow, FlowSettings
 from resilient.strategies.limiter import Tokens
@@ -73,6 +74,10 @@ class _Bounds:
     floor: float
     ceiling: float
 
+    def nearest(self, rate: float) -> float:
+        """That rate, as far as it may be: a short number, which keeps the exact arithmetic quick, or a bound as it was given."""
+        return min(max(float(f"{rate:.6g}"), self.floor), self.ceiling)
+
 
 class AdaptiveRate(Flow):
     """As many calls a second as the server takes: at most `ceiling`, fewer as soon as it says that it gets too many.
@@ -109,6 +114,7 @@ class AdaptiveRate(Flow):
         "_left_until",
         "_lowered_at",
         "_opens_at",
+        "_spent",
         "_taken",
         "_went_well",
         "classifier",
@@ -141,7 +147,7 @@ class AdaptiveRate(Flow):
         self._bounds = bounds
         self._opens_at = self._left_until = self._decided_at = self._lowered_at = -math.inf
         self._left: float = math.inf
-        self._taken = self._went_well = 0
+        self._taken = self._spent = self._went_well = 0
 
     @property
     def floor(self) -> float:
@@ -190,7 +196,7 @@ class AdaptiveRate(Flow):
         return now
 
     def put_back(self, tokens: int, mark: int) -> None:
-        if mark == self._taken:
+        if mark == self._taken > self._spent:
             self._taken -= tokens
             self._left += tokens
             super().put_back(tokens, self._taken_at)
@@ -205,22 +211,26 @@ class AdaptiveRate(Flow):
         """Hear of the outcome of a call that was sent at `sent`. `mark` tells which it was, where that is known."""
         if verdict.rejected:
             return
+        self._learn(verdict, now, sent, tokens)
         if verdict.retry_after is not None:
             self._pause(now, verdict.retry_after)
         if verdict.limits is not None:
-            self._heed(now, verdict.limits, 0 if mark is None else self._taken - mark)
+            self._heed(now, verdict.limits, mark)
+
+    def _learn(self, verdict: Verdict, now: float, sent: float, tokens: int) -> None:
         if now < self._decided_at or self._decided_at == -math.inf:
             self._decide(now)
         if verdict.throttled:
-            if not self._lowered_at <= now < self._lowered_at + _INTERVAL and not sent <= self._lowered_at <= now:
+            lowered_at = self._lowered_at
+            if now < lowered_at or (now >= lowered_at + _INTERVAL and sent > lowered_at):
                 self._lowered_at = now
-                self._move(now, max(self.floor, self.rate * _LESS), "throttled")
+                self._move(now, self.rate * _LESS, "throttled")
         elif verdict.health is Health.HEALTHY:
             self._went_well += tokens
             elapsed = now - self._decided_at
             if elapsed >= _INTERVAL:
                 if self._went_well * 2 * self.per >= self.rate * elapsed:
-                    self._move(now, min(self.ceiling, self.rate + self.ceiling * _STEP), "room")
+                    self._move(now, self.rate + self.ceiling * _STEP, "room")
                 self._decide(now)
 
     def _decide(self, now: float) -> None:
@@ -228,25 +238,28 @@ class AdaptiveRate(Flow):
         self._went_well = 0
 
     def _move(self, now: float, rate: float, why: str) -> None:
-        old, settings = self.rate, self._settings
-        if rate != old:
-            new = float(f"{rate:.6g}")  # short numbers keep the exact arithmetic quick
+        old, new, settings = self.rate, self._bounds.nearest(rate), self._settings
+        if new != old:
             self._change(max(now, self._opens_at), FlowSettings.of(new, self.per, settings.size, settings.max_wait))
             self._wake_first()
-            if ears and sink():
+            if sink():
                 self.leave(LimitChanged(at=now, strategy=self.name, old=old, new=new, why=why))
         self._decide(now)
 
     def _pause(self, now: float, wait: float) -> None:
-        """No token before so many seconds have passed. Then there is one: what was saved up is gone."""
+        """No token before so many seconds have passed. Then there is one at most: what was saved up is gone."""
         opens_at = now + min(wait, _LONGEST)
         if opens_at > self._opens_at:
             self._opens_at = opens_at
-            self._leave(opens_at, 1)
+            self._spent = self._taken
+            if super()._there(opens_at) > 1:
+                self._leave(opens_at, 1)
 
-    def _heed(self, now: float, limits: RateHint, since: int) -> None:
-        """Take no more tokens than that until it is over. The server has not seen those that were taken since."""
-        self._left = limits.remaining - since
+    def _heed(self, now: float, limits: RateHint, mark: int | None) -> None:
+        """Take no more tokens than that until it is over. The server has not seen those that were taken since that call."""
+        if mark is None:
+            mark = self._spent = self._taken
+        self._left = limits.remaining - (self._taken - mark)
         self._left_until = now + min(limits.reset, _LONGEST)
         self._wake_first()
 
@@ -257,19 +270,18 @@ class AdaptiveRate(Flow):
 
     def is_fresh(self, now: float) -> bool:
         said = max(self._opens_at, self._left_until)
-        learned = self._settings is not self._bounds.initial and now - self._decided_at < _OUT_OF_DATE
+        learned = self._settings != self._bounds.initial and now - self._decided_at < _OUT_OF_DATE
         return super().is_fresh(now) and said <= now and not learned
 
     def retune(self, template: Any) -> bool:
         """Take over the settings of `template`. The rate stays where it is, as far as it is in the new range."""
         bounds: _Bounds = template._bounds  # noqa: SLF001  our own class
         rate = self.rate * bounds.initial.per / self.per
-        adapted = self._settings is not self._bounds.initial
+        adapted = self._settings != self._bounds.initial
         self.name, self.classifier, self._bounds = template.name, template.classifier, bounds
         new = bounds.initial
         if adapted:
-            rate = float(f"{min(max(rate, bounds.floor), bounds.ceiling):.6g}")
-            new = FlowSettings.of(rate, new.per, new.size, new.max_wait)
+            new = FlowSettings.of(bounds.nearest(rate), new.per, new.size, new.max_wait)
         self._change(max(clock.now(), self._opens_at), new)
         self._wake_first()
         return True

@@ -59,7 +59,8 @@ TESTS: dict[str, str] = {
     "outbox": "strategies/test_rejections strategies/test_gate strategies/test_waited strategies/test_breaker_seen"
     " strategies/test_hedge_tells strategies/test_adaptive_limit observe/test_timeline",
     "adaptive_limit": "strategies/test_adaptive_limit strategies/test_retuning models/test_adaptive_limit models/test_gates",
-    "adaptive_rate": "strategies/test_adaptive_rate strategies/test_quota strategies/test_retuning models/test_gates",
+    "adaptive_rate": "strategies/test_adaptive_rate strategies/test_adaptive_rate_decisions strategies/test_quota"
+    " strategies/test_retuning models/test_gates models/test_adaptive_rate",
     "leaky_bucket": "strategies/test_leaky_bucket strategies/test_quota models/test_gates models/test_buckets",
     "waiting": "strategies/test_waited strategies/test_bulkhead_waits strategies/test_bulkhead_cancellation"
     " strategies/test_rate_limit_waits strategies/test_rate_limit_returns models/test_slots models/test_queues",

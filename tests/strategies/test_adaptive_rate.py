@@ -15,36 +15,15 @@ from resilient.errors import RateLimited, RetryableError
 from resilient.keyed import Keyed
 from resilient.observe.events import Event, LimitChanged
 from resilient.observe.listeners import listening
-from resilient.outcome import CANCELLED, SUCCESS, Classifier, Health, Kind, RateHint, Verdict
+from resilient.outcome import CANCELLED, SUCCESS, Classifier, RateHint, Verdict
 from resilient.pipeline import Pipeline
 from resilient.strategies.adaptive_rate import AdaptiveRate
 from resilient.strategies.bulkhead import Bulkhead
 from resilient.strategies.outbox import announce
 from strategies.callers import tasks, ticks
+from strategies.rates import BUSY, DOWN, REFUSED, call, told
 
 pytestmark = pytest.mark.anyio
-
-BUSY = Verdict(Kind.RETRYABLE, Health.NEUTRAL, "http_429", throttled=True)
-DOWN = Verdict(Kind.RETRYABLE, Health.UNHEALTHY, "http_503")
-REFUSED = Verdict(Kind.PERMANENT, Health.NEUTRAL, "circuit_open", retry_after=9.0, rejected=True)
-
-
-def told(verdict: Verdict = SUCCESS, *, wait: float | None = None, limits: RateHint | None = None) -> Verdict:
-    return Verdict(
-        verdict.kind, verdict.health, verdict.reason, wait, verdict.throttled, rejected=verdict.rejected, limits=limits
-    )
-
-
-def call(rate: AdaptiveRate, now: float, verdict: Verdict = SUCCESS, latency: float = 0.01) -> bool:
-    """One call at this time, if a token is there."""
-    try:
-        permit = rate.admit(now)
-    except RateLimited:
-        return False
-    if permit is None:
-        return False
-    permit.settle(verdict, latency, now + latency)
-    return True
 
 
 @pytest.mark.parametrize(
