@@ -1,8 +1,8 @@
 """Whether another thread may still wake an event loop in which every task waits.
 
 A thread that is at work may. One that waits for work waits for us: a worker of an executor, of anyio or of trio that is kept for
-the next time. It is known by where it stands; since what was handed to it a moment ago may not have reached it yet, it must
-stand there for a while. The thread by which pytest-timeout ends a test wakes nobody.
+the next time, or the listener of a log. It is known by where it stands; since what was handed to it a moment ago may not have
+reached it yet, it must stand there for a while. The thread by which pytest-timeout ends a test wakes nobody.
 
 All mutable state: since when nobody was seen at work.
 """
@@ -21,6 +21,7 @@ _WAITING: Final = {"queue", "threading"}
 _WORKERS: Final = {
     ("anyio._backends._asyncio", "run"): True,
     ("concurrent.futures.thread", "_worker"): False,
+    ("logging.handlers", "dequeue"): True,
     ("trio._core._thread_cache", "_work"): False,
 }
 """Functions that give a worker its work, and whether they wait for it by these modules; the others wait in C."""

@@ -102,8 +102,12 @@ class Play:
 
     async def server(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
         step = self.next(SERVER, request, context)
-        async for answer in self._answers(step, request, context):
-            yield answer
+        try:
+            async for answer in self._answers(step, request, context):
+                yield answer
+        except GeneratorExit:  # it was cancelled while a message was on its way
+            self.cancelled.set()
+            raise
 
     async def client(self, messages: AsyncIterator[bytes], context: Any) -> bytes:
         received: list[bytes] = []

@@ -104,7 +104,7 @@ BUGS: Final = (
     Bug(
         "loser not closed: what came second stays open",
         "hedge_race",
-        "        for loser in self._ended(leg):\n            await self._dispose_of(loser)\n",
+        "        await self._dispose_of(self._ended(leg))\n",
         "        self._ended(leg)\n",
         (
             "strategies/test_hedge_endings.py::test_a_value_that_comes_too_late_is_discarded",
