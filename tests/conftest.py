@@ -22,13 +22,14 @@ process, and so does what coverage measures; `pytest -n 0` asks for it.
 
 import asyncio
 import asyncio.constants
+import contextvars
 import functools
 import gc
 import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import anyio
 import hypothesis
@@ -37,6 +38,8 @@ import pytest
 from resilient import _switch, clock
 from resilient.observe import listeners
 from resilient.testing import virtual_time
+
+Ts = TypeVarTuple("Ts")
 
 VIRTUAL = ["asyncio", "eager", "trio"] if sys.version_info >= (3, 12) else ["asyncio", "trio"]
 REAL = ["real-asyncio", "real-uvloop", "real-trio"]
@@ -95,11 +98,23 @@ def anyio_backend(request: pytest.FixtureRequest) -> Iterator[tuple[str, dict[st
         yield backend, options
 
 
+class _LateLoop(asyncio.SelectorEventLoop):
+    """What ends late in grpc.aio is handed to the loop that it belongs to, by that of the next test: it may be closed by then."""
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        if self.is_closed():
+            return asyncio.Handle(callback, args, self, context)
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
+
 _REAL_OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "real-asyncio": ("asyncio", {"debug": True}),
     "real-uvloop": ("asyncio", {"use_uvloop": True}),
     "real-trio": ("trio", {}),
     "real-plain": ("asyncio", {}),  # twice as fast: for long tables, which name it themselves
+    "real-grpc": ("asyncio", {"loop_factory": _LateLoop}),
 }
 
 

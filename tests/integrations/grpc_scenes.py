@@ -22,7 +22,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it tells of each connection t
 GRPC: Final = [
     pytest.mark.anyio,
     pytest.mark.usefixtures("real_backend"),
-    pytest.mark.parametrize("anyio_backend", ["real-plain"], indirect=True),
+    pytest.mark.parametrize("anyio_backend", ["real-grpc"], indirect=True),
 ]
 """The marks of a module whose tests call a server: grpc.aio works on asyncio only."""
 

@@ -270,7 +270,7 @@ RETRIES: dict[str, Any] = {"methodConfig": [{"name": [{}], "retryPolicy": {"maxA
     ],
     ids=["retries", "retries-on", "retries-off", "no-policy-of-ours", "other-config", "no-json", "no-config"],
 )
-@pytest.mark.parametrize("anyio_backend", ["real-plain"], indirect=True)
+@pytest.mark.parametrize("anyio_backend", ["real-grpc"], indirect=True)
 @pytest.mark.anyio
 async def test_retries_of_grpc_itself_get_a_warning(
     options: list[tuple[str, Any]],
@@ -287,7 +287,7 @@ async def test_retries_of_grpc_itself_get_a_warning(
 
 
 @pytest.mark.usefixtures("real_backend")
-@pytest.mark.parametrize("anyio_backend", ["real-plain"], indirect=True)
+@pytest.mark.parametrize("anyio_backend", ["real-grpc"], indirect=True)
 @pytest.mark.anyio
 async def test_a_channel_has_all_that_a_channel_has() -> None:
     """State, readiness, closing; a secure one where there are credentials."""
