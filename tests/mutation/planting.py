@@ -63,7 +63,9 @@ def _at_home(old: Any, new: Any) -> Any:
         return made
     if isinstance(old, property):
         return property(*(one and _at_home(one, other) for one, other in ((old.fget, new.fget), (old.fset, new.fset))))
-    return type(old)(_at_home(old.__func__, new.__func__)) if isinstance(old, classmethod | staticmethod) else new
+    if type(old) in {classmethod, staticmethod}:
+        return type(new)(_at_home(old.__wrapped__, new.__wrapped__))
+    return new
 
 
 def _values(defaults: Any) -> list[Any]:

@@ -193,7 +193,7 @@ def test_drops_shrink_it_by_their_share() -> None:
 def test_drops_that_outweigh_what_it_grew_by_are_why_it_shrinks() -> None:
     """The others were as fast as ever: there was room for them, and for a few drops it grows all the same."""
     many, few = settled_machine(), settled_machine()
-    whys = [None, None]
+    whys = list[str | None]()
     for index in range(21):
         whys = [
             machine.hear(9 + index / 20, None if index < drops else 0.1, 20, 1, 100, Random(1))
