@@ -34,6 +34,7 @@ _RECORD_LIMIT: Final = 100
 _NOTE: Final = "resilient: "
 
 Source = Literal["backoff", "server", "none"]
+_AT_ONCE: Final[tuple[float, Source]] = 0.0, "none"
 
 
 class RetryLoop:
@@ -110,18 +111,18 @@ class RetryLoop:
         """The reason to stop, or "" with the delay and where it comes from."""
         retry = self._retry
         if verdict.kind is Kind.ABORT:
-            return "aborted", 0.0, "none"
+            return "aborted", *_AT_ONCE
         if verdict.transparent and not self._was_transparent:
             self._was_transparent = True
             self._kind = "transparent_retry"
-            return ("" if left > 0 else "deadline"), 0.0, "none"
+            return ("" if left > 0 else "deadline"), *_AT_ONCE
         self._kind = "retry"
         self._counted += 1
         if verdict.kind is not Kind.RETRYABLE:
-            return "not_retryable", 0.0, "none"
+            return "not_retryable", *_AT_ONCE
         attempts = self._attempts(attempt)
         if attempts is not None and self._counted >= attempts:
-            return "attempts_exhausted", 0.0, "none"
+            return "attempts_exhausted", *_AT_ONCE
         delay, source = self._delay(verdict)
         if verdict.retry_after is not None and verdict.retry_after > retry.max_retry_after:  # type: ignore[operator]  # a float
             return "retry_after_too_long", delay, source

@@ -176,3 +176,8 @@ def test_what_cannot_be_walked_many_times_is_no_backoff(value: Any) -> None:
     """An iterator would be used up by the first call."""
     with pytest.raises(TypeError, match="can be walked many times"):
         as_backoff(value)
+
+
+def test_defaults_are_those_that_are_documented() -> None:
+    """A tenth of a second each time; of a schedule of one's own no jitter, and a day at most."""
+    assert (Constant().delay, Custom(source=[1]).jitter, Custom(source=[1]).maximum) == (0.1, "none", 86_400.0)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from resilient.strategies.flow import FlowSettings
 from resilient.strategies.rate_limit import TokenBucket
 from strategies.buckets import drain, times
 
@@ -31,6 +32,23 @@ async def test_a_burst_of_one_never_lets_more_than_the_rate_into_any_window() ->
 
     assert got[:3] == [0, pytest.approx(10**8, abs=2000), pytest.approx(2 * 10**8, abs=2000)]
     assert fullest == 10
+
+
+def test_an_order_to_leave_tokens_is_exact_after_years() -> None:
+    """So many are there at that very time, and not a token more."""
+    bucket, later = TokenBucket(10, burst=5), 1e8
+    bucket._leave(later, 2)  # pyright: ignore[reportPrivateUsage]  for limits that follow what a server says
+
+    assert [bucket.admit(later, 2) is None, bucket.admit(later) is None] == [False, True]
+
+
+def test_settings_are_remembered_up_to_a_number() -> None:
+    """Equal ones are one object; a program that makes them up does not grow."""
+    for rate in range(1, 1000):
+        TokenBucket(rate)
+
+    assert FlowSettings.of.cache_info().currsize <= 300
+    assert FlowSettings.of(2.0, 1.0, 2, None) is FlowSettings.of(2.0, 1.0, 2, None)
 
 
 async def test_an_idle_bucket_saves_up_one_burst_and_no_more() -> None:
