@@ -21,7 +21,7 @@ CODES: Final = [
     re.compile(r'Rule\("(\w+)"'),
     re.compile(r'_local\("(\w+)"'),
     re.compile(r'Evidence\(sent, "(\w+)"'),
-    re.compile(r'return "(\w+)", (?:0\.0|delay), '),  # why a retry stops
+    re.compile(r'return "(\w+)", (?:\*_AT_ONCE|delay, )'),  # why a retry stops
     re.compile(r'\.move\("\w+", now, "(\w+)"'),  # why a breaker changes its state
     re.compile(r'why="(\w+)"'),
 ]
