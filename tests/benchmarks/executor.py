@@ -10,9 +10,13 @@ KEY = "user-service.GetUser"
 DIRECT = "resilient Pipeline.call: the pipeline of the key"
 
 
-def own() -> Iterable[Case]:
+def policy_of_four() -> Policy:
     retry, rate_limit, circuit_breaker, bulkhead = four().strategies
-    policy = Policy().replace(retry=retry, rate_limit=rate_limit, circuit_breaker=circuit_breaker, bulkhead=bulkhead)
+    return Policy().replace(retry=retry, rate_limit=rate_limit, circuit_breaker=circuit_breaker, bulkhead=bulkhead)
+
+
+def own() -> Iterable[Case]:
+    policy = policy_of_four()
     resilience, unknown = Resilience(policies={KEY: policy}), Resilience()
     pipeline = resilience.pipeline(KEY)
 
