@@ -205,12 +205,15 @@ def _gallery(folder: Path, seeds: int) -> int:
     """Write all reports; 1 where a claim of a scenario does not hold."""
     report = _plots()
     passed = True
-    for scenario in gallery().values():
+    files = [(scenario, folder / f"{scenario.name}.html") for scenario in gallery().values()]
+    for _, file in files:  # before the work, not after it
+        _room_for(file)
+    for scenario, file in files:
         rated = any(group.rate and group.counted for group in scenario.clients)
         found, sweeps = _done(scenario.policies, scenario, seeds, scenario.claims, swept=rated and scenario.name == "retry-storm")
-        _write(folder / f"{scenario.name}.html", report(found, sweeps))
+        _write(file, report(found, sweeps))
         passed = passed and found.passed
-        print(f"{folder / scenario.name}.html: {sum(claim.holds for claim in found.claims)} of {len(found.claims)} claims hold")
+        print(f"{file}: {sum(claim.holds for claim in found.claims)} of {len(found.claims)} claims hold")
         for claim in found.claims:
             if not claim.holds:
                 print(f"  {claim_line(claim)}")
@@ -238,7 +241,6 @@ def _room_for(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    _room_for(path)
     try:
         path.write_text(text, "utf-8")
     except OSError as error:

@@ -243,7 +243,8 @@ class Condition:
         return self.end + self.eases
 
 
-_NO_EFFECT: Final = {"slow": 1.0, "errors": 0.0, "refuses": 0.0, "hangs": 0.0, "workers": 1.0, "rate": 1.0}
+_WHERE_AND_WHEN: Final = {"on", "begin", "end", "eases", "period"}
+_NO_EFFECT: Final = {each.name: each.default for each in fields(Condition) if each.name not in _WHERE_AND_WHEN}
 _MOST_STEPS: Final = 1_000_000  # of the series, for which there is room in memory
 
 
